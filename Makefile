@@ -65,7 +65,7 @@ TESTS = $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reor
 
 test-setup: $(VENV)/.test
 	@deploy/apt-install promtool=prometheus strace cc=gcc systemd-analyze=systemd chromium bindfs fusermount3=fuse3 \
-		/usr/sbin/nginx=nginx caddy openssl node=nodejs npm ip=iproute2 \
+		Rscript=r-base-core /usr/sbin/nginx=nginx caddy openssl node=nodejs npm ip=iproute2 \
 		/usr/sbin/mosquitto=mosquitto mosquitto_sub=mosquitto-clients \
 		/usr/sbin/pgbouncer=pgbouncer $(if $(wildcard /usr/lib/postgresql/*/bin/initdb),,postgresql)
 	@$(MAKE) --no-print-directory $(VENV)/.node

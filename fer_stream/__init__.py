@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from fer_stream.errors import (
     AnalysisWarning,
+    AnnotationError,
     ConfigError,
     FerStreamError,
     JournalError,
@@ -47,7 +48,7 @@ from fer_stream.types import (
 )
 
 if TYPE_CHECKING:
-    from fer_stream.analysis import analyze
+    from fer_stream.analysis import Tables, analyze
     from fer_stream.client import Subscription, read_journal, status, subscribe
     from fer_stream.imaging.jpeg import Jpeg
     from fer_stream.imaging.yuv import Yuv
@@ -59,6 +60,7 @@ _LATER = {
     "Recognizer": "fer_stream.inference.recognizer",
     "Settings": "fer_stream.settings.tree",
     "Subscription": "fer_stream.client",
+    "Tables": "fer_stream.analysis",
     "Yuv": "fer_stream.imaging.yuv",
     "analyze": "fer_stream.analysis",
     "read_journal": "fer_stream.client",
@@ -70,6 +72,7 @@ _LATER = {
 
 __all__ = [
     "AnalysisWarning",
+    "AnnotationError",
     "Box",
     "ConfigError",
     "Estimate",
@@ -90,6 +93,7 @@ __all__ = [
     "Settings",
     "SourceError",
     "Subscription",
+    "Tables",
     "Track",
     "TransportError",
     "WireError",

@@ -7,9 +7,11 @@
       PluginError       exit 2    a plug-in that is not installed or breaks its Protocol
       SourceError       exit 1    a camera, file or address that delivers no pictures
       ModelError        exit 1    a model file that breaks its contract
+      AnnotationError   exit 1    a file of annotations, markers or events that cannot be read or used
       JournalError      exit 1    an event log that cannot be read or written
         RivalError      exit 2    an event log that another aggregator also writes
           FencedError   exit 1    a partition of a cell that another aggregator has taken over
+      AnnotationRefusedError      an annotation that cannot be stored, such as one of an unknown camera; exit 2
       TransportError    exit 1    an address in use, or a peer that cannot be reached
       WireError         exit 1    bytes that are not a valid message
       DeliveryError     exit 1    undeliverable events, or a record of deliveries that cannot be used
@@ -62,6 +64,10 @@ class ModelError(FerStreamError):
     """A model file is missing or breaks the contract of its role."""
 
 
+class AnnotationError(FerStreamError):
+    """A file of annotations, markers or events is missing or damaged, or does not have the data that are needed."""
+
+
 class JournalError(FerStreamError):
     """The event log cannot be opened, read or written."""
 
@@ -76,6 +82,12 @@ class FencedError(RivalError):
     """Another aggregator of the cell has taken over what this one served. After a restart this one helps again."""
 
     exit_code = 1
+
+
+class AnnotationRefusedError(FerStreamError):
+    """An annotation is invalid, its camera is unknown, or its sender may not annotate. Repeating it does not help."""
+
+    exit_code = 2
 
 
 class TransportError(FerStreamError):

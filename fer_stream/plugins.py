@@ -35,7 +35,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fer_stream.settings.tree import FleetSettings, JournalSettings, Settings
-    from fer_stream.types import Event, Expected, Face, Measure, Picture, Region
+    from fer_stream.types import (
+        Annotation,
+        AnnotationPage,
+        AnnotationQuery,
+        Event,
+        Expected,
+        Face,
+        Measure,
+        Picture,
+        Region,
+    )
 
     Allocate = Callable[[tuple[int, ...]], NDArray[np.uint8] | None]
     Stored = tuple[Event, str]
@@ -265,6 +275,8 @@ class Journal(Protocol):
     def purge(self, older_than: float) -> int:
         """Delete the events stored before a time (Unix seconds), also while another process writes the journal.
 
+        It also deletes annotations made before that time, and those that end before their camera's oldest event left.
+
         Returns:
             The number of deleted events. Subscribers that request them get a ``stream.gap``.
 
@@ -311,6 +323,10 @@ class JournalReader(Protocol):
             size: most bytes of text to return, but at least one event.
             partition: of which partition.
         """
+        ...
+
+    def annotations(self, wanted: AnnotationQuery) -> AnnotationPage:
+        """Return annotations, in the order of their numbers; of all partitions."""
         ...
 
     def close(self) -> None:
@@ -366,6 +382,18 @@ class JournalWriter(Protocol):
         """As `Journal.purge`; it fails with a `JournalError` if that is not possible now."""
         ...
 
+    def annotate(self, annotation: Annotation) -> Future[Annotation]:
+        """Begin to store an annotation; it is done, and has its number, when it is on disk.
+
+        If its id is stored already, nothing is stored, and the result is the stored annotation. It fails with an
+        `AnnotationRefusedError` if the camera is unknown, and with a `JournalError` if it cannot be stored now.
+        """
+        ...
+
+    def annotations(self, wanted: AnnotationQuery) -> Future[AnnotationPage]:
+        """As `JournalReader.annotations`; it fails with a `JournalError` if the journal cannot be read now."""
+        ...
+
     def unclosed(self) -> list[Event]:
         """Return what a killed aggregator left open: the latest event of every face and interval without an end."""
         ...
@@ -412,6 +440,20 @@ class Hub(Protocol):
         """Return why a peer may not send frames for a camera, or an empty text.
 
         The latest `receive` must have returned a message from this peer on the link ``frames``.
+        """
+        ...
+
+    def may_read(self, peer: bytes) -> bool:
+        """Return whether a peer may read the status and stored events.
+
+        The latest `receive` must have returned a message from this peer on the link ``control``.
+        """
+        ...
+
+    def annotator(self, peer: bytes) -> str | None:
+        """Return the only name under which a peer may annotate; empty: under any; ``None``: it may not.
+
+        The latest `receive` must have returned a message from this peer on the link ``control``.
         """
         ...
 
@@ -488,6 +530,14 @@ class Allowed(Protocol):
 
     def objection(self, public: str, camera: str) -> str:
         """Return why a key may not send frames for a camera, or an empty text."""
+        ...
+
+    def may_read(self, public: str) -> bool:
+        """Return whether a key may read the status and stored events on the link ``control``."""
+        ...
+
+    def annotator(self, public: str) -> str | None:
+        """Return the only name under which a key may annotate; empty: under any; ``None``: it may not."""
         ...
 
 

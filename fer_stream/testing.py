@@ -113,6 +113,14 @@ class MemoryHub:
         """See `fer_stream.plugins.Hub.objection`: peers of this process may send for every camera."""
         return ""
 
+    def may_read(self, peer: bytes) -> bool:  # noqa: ARG002  (as the Protocol has it)
+        """See `fer_stream.plugins.Hub.may_read`: peers of this process may."""
+        return True
+
+    def annotator(self, peer: bytes) -> str | None:  # noqa: ARG002  (as the Protocol has it)
+        """See `fer_stream.plugins.Hub.annotator`: peers of this process may annotate under any name."""
+        return ""
+
     def publish(self, link: str, topic: str, parts: Sequence[Any]) -> None:
         """See `fer_stream.plugins.Hub.publish`."""
         with _exchange.lock:

@@ -268,6 +268,9 @@ class EventType(StrEnum):
     VALENCE_STARTED = "valence.started"
     VALENCE_UPDATED = "valence.updated"
     VALENCE_ENDED = "valence.ended"
+    ZONE_ENTERED = "zone.entered"
+    ZONE_LEFT = "zone.left"
+    LINE_CROSSED = "line.crossed"
     STREAM_GAP = "stream.gap"
 
 
@@ -275,18 +278,47 @@ Setting = NewType("Setting", float)
 """The value of a setting, in its own unit."""
 
 
+Outline = NewType("Outline", tuple[tuple[float, float], ...])
+"""Points ``(x, y)`` as fractions of a picture's width and height."""
+
+
+@dataclass(frozen=True, slots=True)
+class LineShape:
+    """A line between two points, and the names of the two directions in which it is crossed.
+
+    ``to_right`` is the direction from left to right, as seen in the picture from the first point to the second.
+    """
+
+    points: Outline
+    to_right: str
+    to_left: str
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The zones of a camera, polygons by name, and its lines by name."""
+
+    zones: dict[str, Outline]
+    lines: dict[str, LineShape]
+
+
 @dataclass(frozen=True, slots=True)
 class CameraData:
     """``reason`` is one word for people and alerts; width and height are 0 where no frame is known.
 
     ``smoother`` has the settings that smooth this camera's labels; it is there only when the camera comes online, and
-    only if they are not the defaults.
+    only if they are not the defaults. ``calibration`` has the camera's calibration, if it has one: ``temperature``, and
+    ``bias.LABEL`` for each label that has a bias. ``zones`` and ``lines`` are those of the camera, if it has any. These
+    fields, too, are there only when the camera comes online.
     """
 
     reason: str
     width: int
     height: int
     smoother: dict[str, Setting] | None = None
+    calibration: dict[str, Setting] | None = None
+    zones: dict[str, Outline] | None = None
+    lines: dict[str, LineShape] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,6 +377,28 @@ class ExpressionData:
 
 
 @dataclass(frozen=True, slots=True)
+class ZoneData:
+    """A visit of a face to a zone of the camera: ``end_time`` is ``None`` while the face is there."""
+
+    zone: str
+    start_time: Nanoseconds
+    end_time: Nanoseconds | None
+    duration_ms: Milliseconds
+    box: Box
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class LineData:
+    """A face crossed a line of the camera; ``direction`` is the name of the direction."""
+
+    line: str
+    direction: str
+    box: Box
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
 class GapData:
     """The events after ``from_cursor``, up to and including ``to_cursor``, are no longer available, and why.
 
@@ -356,7 +410,7 @@ class GapData:
     reason: str
 
 
-EventData = CameraData | FaceData | ExpressionData | GapData
+EventData = CameraData | FaceData | ExpressionData | ZoneData | LineData | GapData
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,3 +431,55 @@ class Event:
     data: EventData
     sequence: int = 0
     cursor: Cursor = BEGINNING
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """An annotator's label for a face in an interval, or only the mark that the shown label is wrong.
+
+    If it is the label that was shown, it confirms that label. Annotations are stored beside the events, in a sequence
+    of their own, and change no event. If an annotator annotates an interval (camera, track, start) several times, all
+    annotations stay, and the last one counts.
+    """
+
+    id: str
+    """Chosen by the sender, 32 hexadecimal digits. An annotation that is sent again is not stored again."""
+    camera: str
+    track: int
+    start: Nanoseconds
+    end: Nanoseconds
+    label: str
+    """The right label, or ``wrong``."""
+    previous: str | None
+    """The label that was shown; ``None``: there was none."""
+    annotator: str
+    note: str = ""
+    made: Nanoseconds = Nanoseconds(0)
+    """When the aggregator received it, by its clock."""
+    number: int = 0
+    """Its place in the sequence of annotations, from 1; 0 before it is stored."""
+
+
+EARLIEST, LATEST = -8_520_336_000_000_000_000, 7_289_654_399_000_000_000
+"""The times that an annotation can be about, from 1700 to 2200, in nanoseconds since the Unix epoch."""
+
+
+class AnnotationQuery(NamedTuple):
+    """Which annotations to read: those that reach into a period, in nanoseconds since the Unix epoch."""
+
+    since: int = EARLIEST
+    until: int = LATEST
+    """Exclusive."""
+    camera: str | None = None
+    """Only this camera's."""
+    after: int = 0
+    """Only those with a number above this."""
+    limit: int = 500
+
+
+class AnnotationPage(NamedTuple):
+    """Annotations in the order in which they were stored."""
+
+    found: list[Annotation]
+    more: int
+    """The number after which the next page begins; 0: there are no more."""

@@ -51,14 +51,18 @@ def pytest_configure() -> None:
 
 
 LONG = (
-    "analysis/test_analysis.py", "faults", "service/test_run_sinks.py", "service/test_supervisor.py",
+    "analysis/test_analysis.py", "analysis/test_figures.py", "bench/test_long_film.py", "faults",
+    "service/test_run_sinks.py", "service/test_supervisor.py",
     "service/test_commands.py", "service/test_node.py", "client/test_subscription_slow.py", "client/test_whole_cell.py",
-    "training/test_campaign.py", "training/test_chain.py", "training/test_crop.py", "portable", "browser", "fuzz",
-    "docs/test_fleet.py", "docs/test_processors.py", "docs/test_cameras.py", "journal/test_service.py",
+    "training/test_campaign.py", "training/test_chain.py", "training/test_crop.py", "training/test_steadiness.py",
+    "training/test_whole_way.py", "portable", "browser", "fuzz",
+    "docs/test_fleet.py", "docs/test_study.py", "docs/test_notebook.py", "docs/test_processors.py",
+    "docs/test_cameras.py", "journal/test_service.py",
     "delivery/test_deliver.py", "delivery/test_run.py", "delivery/test_killed.py", "delivery/test_cell.py",
     "live/test_cell.py", "live/test_contract.py", "deploy/test_alerts.py", "deploy/test_container.py",
     "sinks/mqtt/test_delivery.py", "sinks/test_kafka.py", "service/test_run.py", "journal/test_nats.py",
-    "journal/test_rivals.py", "deploy/test_lock.py",
+    "journal/test_rivals.py", "deploy/test_lock.py", "analysis/exports/test_programs.py",
+    "cli/test_analyze.py",
 )  # fmt: skip
 """Tests that take minutes of processor time, the longest first: whole services, faults, browsers, trainings.
 

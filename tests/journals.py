@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fer_stream.journal.sqlite import Reader
@@ -13,9 +14,11 @@ from fer_stream.types import (
     EventType,
     ExpressionData,
     FaceData,
+    LineData,
     Milliseconds,
     Nanoseconds,
     Probability,
+    ZoneData,
 )
 
 if TYPE_CHECKING:
@@ -37,14 +40,23 @@ def event(
     open_ = not kind.endswith(("left", "ended"))
     end, duration = (None if open_ else time), Milliseconds(frame * 1000)
     start = Nanoseconds(0)
-    data: CameraData | FaceData | ExpressionData
+    data: CameraData | FaceData | ExpressionData | ZoneData | LineData
     if kind.startswith("camera"):
         data = CameraData("test", 640, 480)
     elif kind.startswith("face"):
         data = FaceData(start, end, duration, BOX, 0.9)
+    elif kind.startswith("zone"):
+        data = ZoneData("till", start, end, duration, BOX, 0.9)
+    elif kind.startswith("line"):
+        data = LineData("door", "in", BOX, 0.9)
     else:
         data = ExpressionData(start, end, duration, label, None, Probability(0.5, 0.6), {label: 0.6}, BOX, 0.9)
     return Event(EventType(kind), camera, epoch, frame, track, time, data)
+
+
+def since(second: int, made: Event) -> Event:
+    """Return the same event, of a face or an interval that began then."""
+    return replace(made, data=replace(made.data, start_time=Nanoseconds(second * SECOND)))  # type: ignore[type-var, call-arg]
 
 
 def resets(count: int, camera: str = "door", first: int = 1) -> list[Event]:

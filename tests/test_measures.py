@@ -117,8 +117,8 @@ def test_a_recognizer_names_its_measures(measuring: Path) -> None:
 
 def test_analyze_takes_a_model_as_an_object(clip: Path, measuring: Path) -> None:
     settings = Settings(classifier={"model": measuring})  # type: ignore[arg-type]
-    named = fer_stream.analyze(clip, settings, threads=2)
-    given = fer_stream.analyze(clip, threads=2, classifier=OnnxClassifier(measuring))
+    named = fer_stream.analyze(clip, settings, threads=2).faces
+    given = fer_stream.analyze(clip, threads=2, classifier=OnnxClassifier(measuring)).faces
     assert named.equals(given)
     assert given.columns[-4:] == ["valence", "arousal", "scored_valence", "scored_arousal"]
     assert given["valence"].null_count() < len(given)
@@ -133,8 +133,8 @@ class Nowhere:
 
 def test_analyze_takes_a_detector_as_an_object(clip: Path, tiny_model: Path) -> None:
     settings = Settings(classifier={"model": tiny_model})  # type: ignore[arg-type]
-    assert len(fer_stream.analyze(clip, settings)) > 0
-    assert len(fer_stream.analyze(clip, settings, detector=Nowhere())) == 0
+    assert len(fer_stream.analyze(clip, settings).faces) > 0
+    assert len(fer_stream.analyze(clip, settings, detector=Nowhere()).faces) == 0
 
 
 def test_measures_are_in_the_api_and_in_the_metrics(cli: Cli, clip: Path, measuring: Path, short_folder: Path) -> None:

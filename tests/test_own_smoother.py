@@ -122,9 +122,9 @@ class Happy:
 
 
 def test_an_object_brings_settings_too(clip: Path) -> None:
-    assert fer_stream.analyze(clip, classifier=Happy())["label"].is_null().all()
+    assert fer_stream.analyze(clip, classifier=Happy()).faces["label"].is_null().all()
     shorter = Settings(smoother=SmootherSettings(min_dwell=0.0))
-    assert not fer_stream.analyze(clip, shorter, classifier=Happy())["label"].is_null().all()
+    assert not fer_stream.analyze(clip, shorter, classifier=Happy()).faces["label"].is_null().all()
 
 
 @pytest.mark.parametrize("own", [{"tau": "slow"}, {"tau": 0}, {"speed": 2.0}])

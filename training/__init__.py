@@ -5,6 +5,7 @@
     data       fer2013.csv (+ fer2013new.csv) -> arrays; class counts and samples as pictures
     duplicates finds faces that are the same picture
     augment    augmentation of a batch
+    nudge      a second look at each face of a batch, for steadiness
     model      the net that is shipped
     bodies     other kinds of nets, for teachers
     pretrained dlib's face recognition net, as a start for a teacher
@@ -25,6 +26,8 @@
     sequences  synthetic tracks with known ground truth
     smoothing  compares smoothers by the events they make of a model's scores
     clips      a model's results on real faces in video
+    steadiness how much a model's predictions change between frames, and with the box
+    acted      a model's events on a film with known changes of expression
     crop       position of FER2013's frame relative to a detector's box
     mtcnn      facenet-pytorch's detector -> ONNX
     manifest   the digests that fer_stream checks model files against

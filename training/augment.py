@@ -69,14 +69,14 @@ def augment(faces: Tensor, size: int, how: Augmentation, random: torch.Generator
     return spoil(show(faces, pose(len(faces), how, random), size), how, random)
 
 
-def pose(count: int, how: Augmentation, random: torch.Generator) -> Pose:
-    """Draw the position and lighting of each face."""
+def pose(count: int, how: Augmentation, random: torch.Generator, mirrored: bool = True) -> Pose:
+    """Draw the position and lighting of each face; half of them are mirrored, unless ``mirrored`` is false."""
     even = (
         _Draw(random).rand((count, 8)) * 2 - 1
     )  # in -1..1; one row for each face, so that the first rows do not depend on N
     angle = even[:, 0] * math.radians(how.rotation)
     across, stretch = torch.exp(even[:, 1] * how.scale), torch.exp(even[:, 2] * how.stretch)
-    mirror = torch.where(even[:, 3] < 0, -1.0, 1.0)
+    mirror = torch.where(even[:, 3] < 0, -1.0, 1.0) if mirrored else torch.ones_like(angle)
     x = torch.stack([angle.cos() * across * stretch * mirror, -angle.sin() * across], dim=1)
     y = torch.stack([angle.sin() * across * mirror, angle.cos() * across / stretch], dim=1)
     shift = even[:, 4:6, None] * 2 * how.shift

@@ -102,12 +102,13 @@ class Net:
         """
         self.entry, self.trainer, self.state, self._shown = entry, trainer, state, shown
         self.log: list[dict[str, Any]] = []
-        self.seconds, self.look = 0.0, 0.0
+        self.seconds, self.look, self._noted = 0.0, 0.0, 0.0
         self.answers: tuple[Opinions, Opinions] | None = None
         self._since, self._images, self.saved = time.monotonic(), 0, time.monotonic()
         if state.exists():
             kept = trainer.restore(state)
             self.log, self.seconds = json.loads(kept["log"]), kept["seconds"]
+            self._noted = self.seconds
             self.answers = _answers_in(kept, shown)
 
     @property
@@ -174,13 +175,13 @@ class Net:
     def _note(self, watched: Faces) -> None:
         loss, now = self.trainer.mean_loss(), time.monotonic()
         record: dict[str, Any] = {"epoch": self.trainer.epoch, "loss": round(loss, 4)}
-        record["images/s"] = round(self._images / max(now - self._since, 1e-6))
         self.seconds += now - self._since
+        record["images/s"] = round(self._images / max(self.seconds - self._noted, 1e-6))
         record["seconds"] = round(self.seconds, 1)
         if self.done or self.trainer.epoch % max(self.entry.recipe.epochs // WATCHED, 1) == 0:
             record["accuracy"] = round(accuracy(self.trainer.average, watched), 4)
         self.log.append(record)
-        self._since, self._images = time.monotonic(), 0
+        self._since, self._noted, self._images = time.monotonic(), self.seconds, 0
         _log(self.entry.name, ", ".join(f"{name} {value}" for name, value in record.items()))
 
 
@@ -341,7 +342,7 @@ class Crew:
                 f"{entry.name} learns only FER+'s votes, and the data has none: give their file with --plus"
             )
         trainer = Trainer(entry.recipe, samples, self._device, self._recorded)
-        if (first := first_net(entry.recipe, samples.faces)) is not None:
+        if (first := first_net(entry.recipe, samples.faces, entry.start)) is not None:
             trainer.begin(first)
         net = Net(entry, trainer, self._state_of(entry), self._about)
         if self._device.type == "cuda":

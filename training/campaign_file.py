@@ -8,6 +8,7 @@
     name = "wide-1"
     recipe = "../recipes/wide.toml"       # relative to the campaign's file
     publish = "emotion"                   # optional: which model `training.publish` makes of it, emotion or tiny
+    start = ["../../models/emotion.onnx"] # optional: its initial weights, as --start of `training.train`
     with = { seed = 1, net.side = 96 }    # optional: settings that replace the recipe's
 
 ``[augmentation]`` sets how these views vary; the default is the recipe's default.
@@ -37,11 +38,12 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,40}")
 
 @dataclass(frozen=True)
 class Entry:
-    """One net of a campaign: its name, its recipe, and the model that is made of it, if any."""
+    """One net of a campaign: its name, its recipe, the model that is made of it, if any, and its initial weights."""
 
     name: str
     recipe: Recipe
     publish: str | None = None
+    start: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,17 +83,23 @@ def _entry(table: dict[str, Any], path: Path, number: int) -> Entry:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ConfigError(f"{path}: net {number} needs a name of at most 41 small letters, digits, '-' and '_'")
     where = f"{path}: net {name}"
-    if unknown := sorted(table.keys() - {"name", "recipe", "publish", "with"}):
-        raise ConfigError(f"{where}: there is no setting {unknown[0]}; known there are name, recipe, publish, with")
+    if unknown := sorted(table.keys() - {"name", "recipe", "publish", "start", "with"}):
+        raise ConfigError(
+            f"{where}: there is no setting {unknown[0]}; known there are name, recipe, publish, start, with"
+        )
     if not isinstance(table.get("recipe"), str):
         raise ConfigError(f'{where} needs a recipe, such as recipe = "../recipes/wide.toml"')
     if table.get("publish") not in (None, *PUBLISHED):
         raise ConfigError(f"{where}: publish = {table['publish']!r} is not allowed: it must be emotion or tiny")
+    start = table.get("start", [])
+    if not isinstance(start, list) or not all(isinstance(name, str) for name in start):
+        raise ConfigError(f'{where}: start must be a list of files, such as start = ["../../models/emotion.onnx"]')
     changes = table.get("with", {})
     if not isinstance(changes, dict):
         raise ConfigError(f"{where}: with must be a table, such as with = {{ seed = 1 }}")
     values = _merged(recipe.read(path.parent / table["recipe"]), changes)
-    return Entry(name, recipe.parse(values, where), table.get("publish"))
+    begins = tuple(path.parent / name for name in start)
+    return Entry(name, recipe.parse(values, where), table.get("publish"), begins)
 
 
 def _merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fer_stream.errors import ConfigError, FerStreamError
-from training import data, evaluate, manifest, smoothing
+from training import data, evaluate, manifest, smoothing, steadiness
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,7 +49,10 @@ def make(command: str, model: Path, faces: Faces) -> str:
     if command == "training.smoothing":
         names, _, reporting = smoothing.pools(model, faces)
         return smoothing.table(smoothing.Bench(names, reporting, smoothing.SEEDS, 10))
-    raise ConfigError(f"{command} generates no part of a document; use training.evaluate or training.smoothing")
+    if command == "training.steadiness":
+        return steadiness.report(model, faces)
+    known = "training.evaluate, training.smoothing or training.steadiness"
+    raise ConfigError(f"{command} generates no part of a document; use {known}")
 
 
 def write(documents: Sequence[Path], models: Path, faces: Faces) -> list[str]:

@@ -35,6 +35,7 @@ import numpy as np
 from fer_stream.inference.classifiers.adoption import ARCFACE
 from fer_stream.inference.classifiers.onnx import Crop, Square
 from fer_stream.inference.detectors.mtcnn import MTCNN
+from fer_stream.types import Box, Face
 from training.manifest import MODELS
 
 if TYPE_CHECKING:
@@ -79,6 +80,14 @@ def measure(pictures: Iterable[NDArray[np.uint8]], template: Crop | None = None)
             ((square.x + half - (x1 + x2) / 2) / size, (square.y + half - (y1 + y2) / 2) / size, square.side / size)
         )
     return np.array(found).reshape(-1, 3)
+
+
+def frame_face() -> Face:
+    """Return the face that a detector would find in FER2013's frame, without landmarks."""
+    crop = Crop.from_json((MODELS / "crop.json").read_text())
+    size = SIDE / crop.side
+    x, y = SIDE / 2 - crop.x * size, SIDE / 2 - crop.y * size
+    return Face(Box(x - size / 2, y - size / 2, x + size / 2, y + size / 2), 1.0)
 
 
 def main() -> None:

@@ -4,14 +4,15 @@ r"""Soft targets: the teachers' predictions and FER+'s votes for each training f
     python -m training.train training/recipes/student.toml data/fer2013.csv --plus data/fer2013new.csv \
         --soft runs/soft.npz --run runs/student
     python -m training.distill data/fer2013.csv --plus data/fer2013new.csv --campaign runs/teachers
+    python -m training.distill data/fer2013.csv --plus data/fer2013new.csv --teacher models/emotion*.onnx
 
 A label is one person's opinion; a probability for each label carries more information (Hinton et al. 2015,
-arXiv:1503.02531). Teachers are runs of `training.train`, of any shape: each predicts every face and its mirror image
-once, and the predictions are averaged. Or they are the nets of a campaign (`training.campaign`), which predicted
-several views of every face; a student then sees the same views, each with the teachers' predictions for it (Beyer et
-al. 2021, arXiv:2106.05237). The predictions are stored, so a student's training costs no more than any other. For
-FER2013's labels, teachers and votes are combined by multinomial logistic regression on the training labels. For FER+'s
-labels, the teachers count as `VOTERS` additional voters.
+arXiv:1503.02531). Teachers are runs of `training.train`, of any shape, or exported files, each with one head: they
+predict every face and its mirror image once, and the two predictions are averaged. Or they are the nets of a campaign
+(`training.campaign`), which predicted several views of every face; a student then sees the same views, each with the
+teachers' predictions for it (Beyer et al. 2021, arXiv:2106.05237). The predictions are stored, so a student's training
+costs no more than any other. For FER2013's labels, teachers and votes are combined by multinomial logistic regression
+on the training labels. For FER+'s labels, the teachers count as `VOTERS` additional voters.
 """
 
 from __future__ import annotations
@@ -167,18 +168,34 @@ def _view(head: Tensor | None, k: int) -> Tensor | None:
     return None if head is None else head[k]
 
 
-def of_runs(runs: Sequence[Path], faces: Faces) -> list[Opinions]:
-    """Return the predictions of some runs' nets, each averaged over the face and its mirror image.
+def of_teachers(teachers: Sequence[Path], faces: Faces) -> list[Opinions]:
+    """Return the predictions of some runs' nets and exported files, each averaged over the face and its mirror image.
 
     Raises:
         ConfigError: a run has no valid checkpoint.
+        ModelError: a file breaks the contract of `training.evaluate.open_model`.
     """
     predictions = []
-    for run in runs:
+    for run in teachers:
+        if run.is_file():
+            predictions.append(_of_file(run, faces))
+            continue
         checkpoint = run / "checkpoint.pt"
         how = recipe_of(load_checkpoint(checkpoint), checkpoint).loss
         predictions.append(opinions(load_net(run), how, torch.from_numpy(faces.images)[:, None]))
     return predictions
+
+
+def _of_file(path: Path, faces: Faces) -> Opinions:
+    """Return a file's predictions without its temperature: FER+'s is fitted to majorities, and targets are shares."""
+    from training import evaluate, metrics  # noqa: PLC0415 - a campaign's machine may lack onnxruntime
+
+    model, labels = evaluate.open_model(path)
+    looks = [evaluate.predict(model, images) for images in (faces.images, faces.images[:, :, ::-1])]
+    temperature = float(model.metadata.get("temperature", 1))
+    mean = np.mean([metrics.heat(look, 1 / temperature) for look in looks], axis=0)
+    predicted = torch.from_numpy(mean).float()[None]
+    return Opinions(predicted, None) if labels == data.LABELS else Opinions(None, predicted)
 
 
 def of_campaign(found: Results, faces: Faces) -> list[Opinions]:
@@ -225,7 +242,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Make soft targets from teachers' predictions and FER+'s votes.")
     data.add_arguments(parser)
     teachers = parser.add_mutually_exclusive_group(required=True)
-    teachers.add_argument("--teacher", type=Path, nargs="+", help="folders of runs")
+    teachers.add_argument("--teacher", type=Path, nargs="+", help="folders of runs, or exported files")
     teachers.add_argument("--campaign", type=Path, help="folder of a campaign, whose nets are the teachers")
     parser.add_argument("--output", type=Path, default=Path("runs/soft.npz"), help="file to write")
     arguments = parser.parse_args()
@@ -238,8 +255,8 @@ def main() -> None:
             soft = soften(of_campaign(found, learnt), learnt, found.views)
             predictions = of_public(found)
         else:
-            soft = soften(of_runs(arguments.teacher, learnt), learnt)
-            predictions = of_runs(arguments.teacher, public)
+            soft = soften(of_teachers(arguments.teacher, learnt), learnt)
+            predictions = of_teachers(arguments.teacher, public)
     except FerStreamError as error:
         raise SystemExit(str(error)) from error
     soft.save(arguments.output)

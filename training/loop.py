@@ -24,7 +24,8 @@ from training import recipe
 from training.augment import blend, patch, pose, show, spoil
 from training.bodies import build
 from training.model import logits_of
-from training.objective import batch_loss, log_prior
+from training.nudge import degraded, nudged
+from training.objective import batch_loss, log_priors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,7 +72,8 @@ class Trainer:
         self.average.load_state_dict(self.net.state_dict())
         self._weights, self._averaged = _Flat(self.net), _Flat(self.average)
         self._momentum = torch.zeros_like(self._weights.learnt)
-        self._prior = log_prior(samples.labels, how.loss.prior).to(self.device)
+        emotion, plus = log_priors(samples, how.loss)
+        self._priors = emotion.to(self.device), plus.to(self.device)
         self.step = 0
         self._table = torch.zeros(self.steps, 7, device=self.device)
         self._order = torch.zeros(self.steps, self._batch, dtype=torch.int64, device=self.device)
@@ -257,7 +259,7 @@ class Trainer:
         self.net.train()
         self.net.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16, cache_enabled=False):
-            loss = batch_loss(self.net, batch, self._prior, self.how.loss)
+            loss = batch_loss(self.net, batch, self._priors, self.how.loss)
         loss.backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             self._descend(row[RATE])
@@ -271,18 +273,28 @@ class Trainer:
 
     @torch.no_grad()
     def _draw(self, rows: Tensor, mix: Tensor, size: int) -> tuple[Tensor, ...]:
-        """Return a batch as `batch_loss` takes it, from the samples in some rows."""
+        """Return a batch as `batch_loss` takes it, from the samples in some rows.
+
+        With ``loss.steady`` it has a second look at each face, with the same targets.
+        """
         samples, how = self.samples, self.how.augmentation
         draws = torch.cuda.default_generators[self.device.index or 0] if self._stream else torch.default_generator
         view = torch.randint(len(samples.targets), rows.shape, generator=draws, device=self.device)
         posed = pose(len(rows), how, draws) if samples.poses is None else samples.poses[view, rows]
-        faces = spoil(show(samples.faces[rows].float(), posed, size), how, draws)
+        pixels = samples.faces[rows].float()
+        faces = spoil(show(pixels, posed, size), how, draws)
+        if self.how.loss.steady:
+            again = show(pixels, nudged(posed, self.how.nudge, draws), size)
+            faces = torch.stack([faces, degraded(again, self.how.nudge, draws)])
+        else:
+            faces = faces[None]
         targets = (samples.targets[view, rows], samples.votes[view, rows], samples.voted[rows])
         if not (how.mixup or how.cutmix):
-            return faces, *targets
+            return faces.flatten(0, 1), *targets
         own = patch(mix, size)
         share = own.mean()
-        return blend(faces, own), *(blend(target, share) for target in targets)
+        mixed = torch.cat([blend(look, own) for look in faces])
+        return mixed, *(blend(target, share) for target in targets)
 
     def _descend(self, rate: Tensor) -> None:
         """Move the weights against the gradient: clipped, with weight decay and Nesterov's momentum."""

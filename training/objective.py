@@ -4,12 +4,15 @@
 - A second head learns FER+'s ten votes for a face as a distribution.
 - The teachers' predictions for a view of a face can be blended into both targets (`training.distill`).
 - `disgust` has a sixteenth of the faces of `happy`: the logits are adjusted for the class frequencies.
+- Predictions should not change when a face moves a little in its frame: the divergence between two looks at a face can
+  be a part of the loss (`training.nudge`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import zipfile
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -171,12 +174,22 @@ class Samples:
         return Samples(faces, labels, targets, votes, voted, self.poses and self.poses.to(device), self.digest)
 
 
-def log_prior(labels: Tensor, share: float) -> Tensor:
-    """Return the offset of the logits in training; it removes the class frequencies from what the net must learn.
+def log_priors(samples: Samples, how: Loss) -> tuple[Tensor, Tensor]:
+    """Return the offsets of both heads' logits in training, ``[7]`` and ``[8]``.
 
-    Logit adjustment (Menon et al. 2020, arXiv:2007.07314): ``share * log p(class)``.
+    They remove the class frequencies from what the net must learn. FER2013's are those of the labels, FER+'s are the
+    means of the targets.
     """
-    counts = torch.bincount(labels, minlength=len(data.LABELS)).clamp(min=1).float()
+    counts = torch.bincount(samples.labels, minlength=len(data.LABELS)).clamp(min=1).float()
+    shares = (samples.votes.mean(dim=0) * samples.voted[:, None]).sum(dim=0).clamp(min=1)
+    return log_prior(counts, how.prior), log_prior(shares, how.votes_prior)
+
+
+def log_prior(counts: Tensor, share: float) -> Tensor:
+    """Return ``share * log p(class)`` for the counts of the classes.
+
+    It is the offset of logit adjustment (Menon et al. 2020, arXiv:2007.07314).
+    """
     return share * (counts / counts.sum()).log()
 
 
@@ -185,13 +198,36 @@ def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return -(targets * functional.log_softmax(logits.float(), dim=1)).sum(dim=1)
 
 
-def batch_loss(net: Net, batch: tuple[Tensor, ...], prior: Tensor, how: Loss) -> Tensor:
-    """Return the loss of the trained heads on a batch ``(faces, label distributions, vote shares, voted)``."""
-    faces, targets, votes, voted = batch
+def divergence(logits: Tensor) -> Tensor:
+    """Return the Jensen-Shannon divergence between two looks at each face, ``[N]``, in nats: 0 to ``log 2``.
+
+    AugMix (Hendrycks et al. 2020, arXiv:1912.02781) uses it in the same way.
+
+    Args:
+        logits: ``[2 N, C]``: those of the first looks, then those of the second looks.
+    """
+    looks = functional.log_softmax(logits.float(), dim=1).view(2, -1, logits.shape[1])
+    mean = looks.logsumexp(dim=0) - math.log(2)
+    each: Tensor = (looks.exp() * (looks - mean)).sum(dim=2)
+    return each.mean(dim=0)
+
+
+def batch_loss(net: Net, batch: tuple[Tensor, ...], priors: tuple[Tensor, Tensor], how: Loss) -> Tensor:
+    """Return the loss of the trained heads on a batch ``(faces, label distributions, vote shares, voted)``.
+
+    If ``how.steady`` is above 0, ``faces`` has two looks at each face: all first ones, then all second ones.
+    """
+    faces, *target = batch
+    looks = len(faces) // len(target[0])
+    targets, votes, voted = (part.repeat(looks, *[1] * (part.ndim - 1)) for part in target)
     emotion, plus = net(faces.contiguous(memory_format=torch.channels_last))
     loss = torch.zeros((), device=faces.device)
     if how.labels:
-        loss = loss + how.labels * soft_cross_entropy(emotion + prior, targets).mean()
+        loss = loss + how.labels * soft_cross_entropy(emotion + priors[0], targets).mean()
+        if how.steady:
+            loss = loss + how.steady * how.labels * divergence(emotion).mean()
     if how.votes:
-        loss = loss + how.votes * (soft_cross_entropy(plus, votes) * voted).mean()
+        loss = loss + how.votes * (soft_cross_entropy(plus + priors[1], votes) * voted).mean()
+        if how.steady:
+            loss = loss + how.steady * how.votes * (divergence(plus) * target[2]).mean()
     return loss

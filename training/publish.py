@@ -4,6 +4,7 @@ r"""Publish a campaign's results: soft targets from its teachers, or model files
     make publish FROM=runs/students         # models/*.onnx, their digests, and all figures in the model card
 
     python -m training.publish runs/students data/fer2013.csv --plus data/fer2013new.csv
+    python -m training.publish runs/steady ... --nets steady    # only this one; the others are not trained to their end
 
 A net whose campaign says ``publish = "emotion"`` becomes ``emotion.onnx`` and, with its other head,
 ``emotion-ferplus.onnx``; ``publish = "tiny"`` becomes ``emotion-tiny.onnx``. They are calibrated and quantized
@@ -79,17 +80,34 @@ def write(nets: Sequence[NetResult], faces: Faces, models: Path, crop: Path) -> 
     return paths
 
 
+def chosen(nets: Sequence[NetResult], names: Sequence[str]) -> list[NetResult]:
+    """Return the nets with some names.
+
+    Raises:
+        ConfigError: there is no such net.
+    """
+    known = [net.name for net in nets]
+    if unknown := [name for name in names if name not in known]:
+        raise ConfigError(f"no net {unknown[0]} is to be published; there are {', '.join(known) or 'none'}")
+    return [net for net in nets if net.name in names]
+
+
 def main() -> None:
     """Publish the results of a campaign."""
     parser = argparse.ArgumentParser(description="Make soft targets, or models and their figures, from a campaign.")
     parser.add_argument("campaign", type=Path, help="the campaign's folder")
     data.add_arguments(parser)
     parser.add_argument("--models", type=Path, default=manifest.MODELS, help="folder of the model files")
+    parser.add_argument(
+        "--nets", nargs="+", metavar="NAME", help="only these nets (default: all with a publish setting)"
+    )
     parser.add_argument("--documents", type=Path, nargs="+", default=card.DOCUMENTS, help="documents to update")
     arguments = parser.parse_args()
     try:
         found, faces = results.read(arguments.campaign), data.load(arguments.data, arguments.plus)
         nets = [net for net in found.nets if net.publish]
+        if arguments.nets:
+            nets = chosen(nets, arguments.nets)
         if not nets:
             soft = arguments.campaign / "soft.npz"
             print(f"{data.PUBLIC}, teachers together: {teach(found, faces, soft):.1%} right\n{soft}")

@@ -91,14 +91,35 @@ class Augmentation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Nudge:
+    """How far a face's second look differs from its first (`loss.steady`); each number is the largest change.
+
+    The defaults are a little more than what a detector's boxes and a camera change from frame to frame.
+    """
+
+    rotation: float = _amount(3.0, "degrees")
+    scale: float = _amount(0.05, "logarithm of the size")
+    shift: float = _share(0.03, "share of the frame's side")
+    contrast: float = _amount(0.1, "logarithm of the contrast")
+    brightness: float = _amount(8.0, "grey levels")
+    noise: float = _amount(4.0, "standard deviation in grey levels; most faces get less")
+    blur: float = _share(0.2, "share of the faces that are shrunk and enlarged again")
+    jpeg: float = _share(0.3, "share of the faces that are coded as JPEG, with a quality of 30 to 95")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Loss:
-    """The loss, with measures against rare classes and wrong labels."""
+    """The loss, with measures against rare classes, wrong labels and unsteady predictions."""
 
     smoothing: float = _share(0.08, "share of a label that is spread over all classes")
     soft: float = _share(0.5, "weight of the teachers in each target, if there are soft targets")
     prior: float = _share(0.25, "how much of the class imbalance is removed from the logits (1: all)")
+    votes_prior: float = _share(0.0, "the same for FER+'s head; its class frequencies are the mean of the targets")
     labels: float = _amount(1.0, "weight of FER2013's head; 0: the net learns only FER+'s votes")
     votes: float = _amount(0.8, "weight of FER+'s head, if there are votes; 0: only FER2013's labels")
+    steady: float = _amount(
+        0.0, "weight of the divergence between two looks at a face (`nudge`); above 0, a step costs twice as much"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +159,7 @@ class Recipe:
     )
     net: Architecture = Architecture()
     augmentation: Augmentation = Augmentation()
+    nudge: Nudge = Nudge()
     loss: Loss = Loss()
     optimizer: Optimizer = Optimizer()
 

@@ -32,11 +32,11 @@ from fer_stream.events.attention import SOON
 from fer_stream.events.smoother import Belief, LabelSet, Smoother
 from fer_stream.inference import models
 from fer_stream.inference.classifiers.contract import SmootherContract, with_smoother
-from fer_stream.inference.classifiers.onnx import Crop, OnnxClassifier
+from fer_stream.inference.classifiers.onnx import OnnxClassifier
 from fer_stream.settings.tree import SearchSettings, Settings, SmootherSettings
-from fer_stream.types import Box, Face, Nanoseconds, Probabilities
+from fer_stream.types import Nanoseconds, Probabilities
 from training import data, sequences
-from training.manifest import MODELS
+from training.crop import frame_face
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -227,7 +227,7 @@ def pools(model: Path, faces: data.Faces) -> tuple[tuple[str, ...], Pool, Pool]:
         raise ModelError(f"{model} has fewer than two of FER2013's labels ({', '.join(data.LABELS)})")
     clear, labels = sequences.clear_faces(faces.split(data.PUBLIC))
     clear, labels = clear[known[labels]], labels[known[labels]]
-    face = _face()
+    face = frame_face()
 
     def predict(images: NDArray[np.uint8]) -> NDArray[np.float64]:
         crops = [classifier.sample(np.repeat(image[..., None], 3, axis=2), face) for image in images]
@@ -236,14 +236,6 @@ def pools(model: Path, faces: data.Faces) -> tuple[tuple[str, ...], Pool, Pool]:
     pool = sequences.make_pool(clear.images, labels, predict)
     half = np.random.default_rng(0).random(len(labels)) < 0.5
     return classifier.labels, pool[half], pool[~half]
-
-
-def _face() -> Face:
-    """Return the face that a detector would find in FER2013's frame (`training.crop`)."""
-    crop = Crop.from_json((MODELS / "crop.json").read_text())
-    size = data.SIDE / crop.side
-    x, y = data.SIDE / 2 - crop.x * size, data.SIDE / 2 - crop.y * size
-    return Face(Box(x - size / 2, y - size / 2, x + size / 2, y + size / 2), 1.0)
 
 
 def tracks_of(pool: Pool, rate: float, seeds: Sequence[int], count: int) -> list[Track]:

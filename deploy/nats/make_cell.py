@@ -46,7 +46,15 @@ def rights(role: str, cell: str) -> dict[str, list[str]]:
     events = [f"fer.{cell}.ev.>", f"fer.{cell}.live.>"]
     publish = {
         "aggregator": [
-            *(f"fer.{cell}.ev.>", "$KV.alive.>", "$KV.parts.>", "$KV.cameras.>", "$KV.keys.>", "$KV.nodes.>"),
+            *(
+                f"fer.{cell}.ev.>",
+                f"fer.{cell}.an.>",
+                "$KV.alive.>",
+                "$KV.parts.>",
+                "$KV.cameras.>",
+                "$KV.keys.>",
+                "$KV.nodes.>",
+            ),
             *(*state, *watch, *make, "$JS.API.STREAM.PURGE.*"),
         ],
         "node": ["$KV.nodes.>", *state, *watch, *make],
@@ -61,7 +69,7 @@ def users_conf(known: dict[str, Any]) -> str:
     Whoever may ask JetStream in an account can name any subject for the answer, and so let the server write it into a
     stream. Therefore readers have an account of their own, which shares only questions about events and copies of them.
     """
-    cell, streams = known["cell"], [f"FER_EV_{number:02x}" for number in range(known["partitions"])]
+    cell, streams = known["cell"], [*(f"FER_EV_{number:02x}" for number in range(known["partitions"])), "FER_AN"]
     questions = [f"STREAM.INFO.{stream}" for stream in (*streams, "KV_parts")]
     batches = [f"$JS.API.DIRECT.GET.{stream}" for stream in streams]
     live = f"fer.{cell}.live.>"

@@ -1,4 +1,4 @@
-"""A recording as a table: who showed what, for how long, and where the model was not sure.
+"""A recording as tables: who showed what, for how long, and where the model was not sure.
 
     python docs/examples/analyze.py talk.mp4
 
@@ -12,7 +12,8 @@ import polars
 import fer_stream
 
 # A row for each face in each frame. `label` is empty while the smoothed probabilities favour none enough.
-faces = fer_stream.analyze(sys.argv[1] if len(sys.argv) > 1 else "demo")
+film = fer_stream.analyze(sys.argv[1] if len(sys.argv) > 1 else "demo")
+faces = film.faces
 print(faces.select("frame", "time", "track", "label", "x", "y", "width", "height"))
 
 # How long was each track in view, and what did it show most?

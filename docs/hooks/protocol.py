@@ -156,6 +156,8 @@ BODIES: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("reported", "object of whole numbers", "the body of the last NEXT, empty before the first"),
         ("memory", "text; may be left out", "as in STATUS; if left out or empty, shared memory is not used"),
         ("moves", "true or false; may be left out", "true: this capture follows MOVED"),
+        ("zones", "object; may be left out", "the camera's setting `zones`"),
+        ("lines", "object; may be left out", "the camera's setting `lines`"),
     ),
     "welcome": (
         ("memory", "true or false", "whether FRAMEs may be SHARED; only for a capture"),

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "events": ("subscribe", "Subscription", "read_journal", "status"),
-    "pictures": ("recognize", "Recognizer", "analyze"),
+    "pictures": ("recognize", "Recognizer", "analyze", "Tables"),
     "settings": ("settings.tree.load",),
     "values": (
         "Event",
@@ -37,7 +37,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "errors": (
         *("FerStreamError", "ConfigError", "SourceError", "ModelError", "PluginError", "TransportError", "WireError"),
-        *("JournalError", "AnalysisWarning"),
+        *("AnnotationError", "JournalError", "AnalysisWarning"),
     ),
     "plugins": (
         *(

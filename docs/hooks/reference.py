@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client.metrics import MetricWrapperBase
 
+from fer_stream.analysis.columns import Columns, Layout, PictureLayout
+from fer_stream.analysis.tables import OPENFACE, TableFiles
 from fer_stream.cli import main
 from fer_stream.cli.options import OPTIONS
 from fer_stream.events import schema
@@ -34,6 +36,34 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def code(text: str) -> str:
     """Return text as inline code; empty text stays empty."""
     return f"`{text}`" if text else ""
+
+
+# Tables --------------------------------------------------------------------------------------------------------------
+
+
+def tables() -> str:
+    """Return a table of the columns of each table that `fer-stream analyze` writes."""
+    film, album = Layout(["LABEL"], ["LABEL"], ["MEASURE"]), PictureLayout(["LABEL"], ["MEASURE"])
+    found = {
+        "faces": film.faces,
+        "events": film.events,
+        "frames": film.frames,
+        OPENFACE: film.openface,
+        "faces, of pictures": album.faces,
+        "frames, of pictures": album.frames,
+    }
+    return "\n".join(f"\n## {title}\n\n{_files(title)}\n\n{_columns(columns)}" for title, columns in found.items())
+
+
+def _files(title: str) -> str:
+    return " and ".join(map(code, TableFiles.names([title.partition(",")[0]]))) + "."
+
+
+def _columns(columns: Columns) -> str:
+    kinds = {bool: "truth value", int: "whole number", float: "number", str: "text"}
+    return table(
+        ("column", "type", "meaning"), ((code(name), kinds[kind], meaning) for name, (kind, meaning) in columns.items())
+    )
 
 
 # Settings ------------------------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "settings": reference.settings,
     "command-line": reference.command_line,
     "events": reference.events,
+    "tables": reference.tables,
     "metrics": reference.metrics_table,
     "sidecar": reference.sidecar,
     **protocol.PARTS,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from fer_stream import plugins
 from fer_stream.aggregator import cell
 from fer_stream.aggregator.allowed import following
+from fer_stream.aggregator.annotations import Annotations
 from fer_stream.aggregator.captures import Captures
 from fer_stream.aggregator.dispatcher import FENCES, Ask, Assign, Dispatcher, Fence, Release
 from fer_stream.aggregator.membership import Alone
@@ -68,6 +69,9 @@ class Aggregator:
         self.workers = Workers(
             settings, hub, self._dispatcher, self._publisher, self.captures, self._carry_out, membership
         )
+        self._annotations = Annotations(
+            hub, self._publisher, lambda: self.workers.labels.labels if self.workers.labels else ()
+        )
         self._receivers: dict[str, Callable[[bytes, list[Any]], None]] = {
             "frames": self.captures.receive,
             "work": self.workers.receive,
@@ -114,6 +118,7 @@ class Aggregator:
             self._next_round = now + BEAT
             self.round(now)
         self._publisher.flush()
+        self._annotations.flush()
         self.captures.settle()
         self._membership.turn(time.monotonic())
 
@@ -136,12 +141,18 @@ class Aggregator:
 
     def _control(self, peer: bytes, parts: list[Any]) -> None:
         message = messages.unpack(parts)
+        reads = self._hub.may_read(peer)
         if message.kind is Kind.STATUS:
+            parts_only = message.body().get("parts") is True
+            if not (reads or parts_only):
+                raise WireError("a STATUS with a key that may not read it")
             self._publisher.flush()
-            body = {"parts": self._membership.parts()} if message.body().get("parts") is True else self.status()
+            body = {"parts": self._membership.parts()} if parts_only else self.status()
             self._hub.send("control", peer, messages.json_message(Kind.STATUS, body, ticket=message.ticket))
         elif message.kind is Kind.REPLAY:
-            self._publisher.replay(peer, message)
+            self._publisher.replay(peer, message, withheld=not reads)
+        elif message.kind in (Kind.ANNOTATE, Kind.ANNOTATIONS):
+            self._annotations.receive(peer, message)
 
     def status(self) -> dict[str, Any]:
         """Return the state as a JSON object: see `fer_stream.aggregator.status.status`."""

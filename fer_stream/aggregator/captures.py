@@ -14,6 +14,7 @@ from fer_stream.aggregator.moves import Moves
 from fer_stream.aggregator.roster import Camera
 from fer_stream.errors import JournalError, RivalError, WireError
 from fer_stream.events.attention import Attention
+from fer_stream.events.calibration import calibrations
 from fer_stream.events.timeline import Timeline
 from fer_stream.fleet.answers import to_body
 from fer_stream.fleet.records import Moved, Welcome
@@ -263,7 +264,10 @@ class Captures:
     def _begin(self, camera: Camera, labels: LabelSet) -> None:
         how = self._settings
         attention = Attention(how.search, camera.policy, how.depth)
-        camera.timeline = Timeline(camera.name, camera.epoch, labels, how.tracker, self._smoother, attention)
+        calibration = calibrations(how.calibration, labels.model_labels).of(camera.name)
+        camera.timeline = Timeline(
+            camera.name, camera.epoch, labels, how.tracker, self._smoother, attention, calibration, camera.places
+        )
 
     def _take_leave(self, camera: Camera) -> None:
         """Close the events of a leaving capture once all its frames are resolved; send GOODBYE once they are stored."""

@@ -31,8 +31,11 @@ if TYPE_CHECKING:
     from fer_stream.events.timeline import Timeline
     from fer_stream.fleet.driver import Journals
     from fer_stream.plugins import Hub, JournalWriter
-    from fer_stream.types import Box, Cursor, Event
+    from fer_stream.types import Annotation, AnnotationPage, AnnotationQuery, Box, Cursor, Event
 
+
+NOTHING = 2**62
+"""A cursor after all events."""
 
 HELD = 10_000
 """Most events held while journals cannot be written. Further ones are lost, counted, and reported as a gap."""
@@ -208,14 +211,42 @@ class Publisher:
         metrics.journal_cursor.set(sum(log.cursor for log in self.logs.values()))
         self._hub.publish("events", "/", [self.cursor.encode()])
 
+    # Annotations
+
+    def annotate(self, annotation: Annotation) -> Future[Annotation]:
+        """Begin to store an annotation, as `fer_stream.plugins.JournalWriter.annotate`.
+
+        Raises:
+            JournalError: no journal is open yet.
+        """
+        return self._annotated().annotate(annotation)
+
+    def annotations(self, wanted: AnnotationQuery) -> Future[AnnotationPage]:
+        """Begin to read annotations, as `fer_stream.plugins.JournalWriter.annotations`.
+
+        Raises:
+            JournalError: no journal is open yet.
+        """
+        return self._annotated().annotations(wanted)
+
+    def _annotated(self) -> Journals | JournalWriter:
+        """Return what stores annotations: in a cell any aggregator may, whoever writes the camera's events."""
+        if self._journals is not None:
+            return self._journals
+        if not self.logs:
+            raise JournalError("no journal is open yet: try again")
+        return self.logs[0].journal
+
     # Replays
 
-    def replay(self, peer: bytes, message: Message) -> None:
+    def replay(self, peer: bytes, message: Message, *, withheld: bool = False) -> None:
         """Answer a REPLAY with a batch of the events after its cursor; ``seq`` is the last cursor that it covers.
 
         ``bytes`` in the request limits the batch; its default and maximum is `REPLAY_BYTES`. A batch has at least one
         event if there is one, and at most `REPLAY_BATCH`. Where there are several partitions, ``partition`` says which
         one is meant; without it the answer is only CURSOR, with the latest cursor of all.
+
+        If the events are ``withheld``, the batch is empty: the peer learns only that there is an aggregator.
 
         Raises:
             WireError: the request has no valid cursor, partition or number of bytes.
@@ -229,6 +260,8 @@ class Publisher:
             raise WireError("a REPLAY without a valid number of bytes")
         if number is not None and (type(number) is not int or not 0 <= number < self._partitions):
             raise WireError(f"a REPLAY of a partition {number!r:.20}, of {self._partitions}")
+        if withheld:
+            after = NOTHING
         size = min(size, REPLAY_BYTES)
         self.flush()
         limit = min(REPLAY_BATCH, 1 + size // LEAST_EVENT)

@@ -18,7 +18,7 @@ from fer_stream.operations import metrics
 from fer_stream.protocol import results, shared
 from fer_stream.protocol.pace import SlowLinkWarning
 from fer_stream.settings.kinds import CAMERA_NAME, MAX_BATCH
-from fer_stream.settings.sections import SmootherSettings
+from fer_stream.settings.sections import CameraSettings, SmootherSettings
 from fer_stream.types import Measure
 
 _log = logging.getLogger(__name__)
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fer_stream.protocol.results import Result
     from fer_stream.settings.kinds import Policy
     from fer_stream.settings.tree import DispatchSettings
+    from fer_stream.types import Places
 
 
 @dataclass(slots=True)
@@ -50,6 +51,7 @@ class Camera:
     heard: float  # when its last message arrived, in monotonic seconds
     shares: bool  # it can share memory with this process
     moves: bool  # it follows MOVED
+    places: Places | None  # its zones and lines
     epoch: int = 0
     frames: CameraFrames[Message, Result] = field(init=False)  # set when it has joined
     export: LedgerExport = field(init=False)
@@ -95,6 +97,7 @@ class Camera:
                 heard=now,
                 shares=_shares(about),
                 moves=about.get("moves") is True,
+                places=CameraSettings(zones=about.get("zones", {}), lines=about.get("lines", {})).places,
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise WireError(f"a capture's HELLO has a missing or invalid field: {error}") from error

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fer_stream.aggregator.ledger import REASONS
 from fer_stream.aggregator.roster import Answers, Worker
+from fer_stream.events.calibration import calibrations
 from fer_stream.events.smoother import LabelSet
 from fer_stream.fleet.answers import to_body
 from fer_stream.fleet.records import Moved
@@ -120,6 +121,7 @@ class Workers:
             return
         if self.labels is None:
             labels = LabelSet(self._settings.labels, answers.labels, self._settings.valence)
+            calibrations(self._settings.calibration, answers.labels)  # raises what `LabelSet` would, before any camera
             self._captures.begin(labels, answers.measures, self._settings.smoother.with_model(answers.smoother))
             self.labels, self._answers = labels, answers
         elif answers != self._answers:

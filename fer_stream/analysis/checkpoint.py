@@ -37,6 +37,7 @@ class Checkpoint:
         self._file = path.open("r+b" if path.exists() else "w+b")
         self.left = self._whole(head)
         """Number of answers not recalled yet."""
+        self._empty = not self.left
         if not self.left:
             self._file.seek(0)
             self._file.write(head)
@@ -80,9 +81,10 @@ class Checkpoint:
         self._file.seek(0, os.SEEK_END)
         self._file.write(_HEAD.pack(len(answer), _check(answer)) + answer)
         self._file.flush()
+        self._empty = False
 
     def close(self, *, finished: bool) -> None:
-        """Close the file, and delete it if the analysis has ``finished``."""
+        """Close the file, and delete it if the analysis has ``finished`` or there is no answer to recall."""
         self._file.close()
-        if finished:
+        if finished or self._empty:
             self._path.unlink(missing_ok=True)

@@ -4,45 +4,46 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 import time
 from contextlib import ExitStack, closing
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer_stream import plugins
-from fer_stream.analysis import plots, report, tables
+from fer_stream.analysis import plots, provenance, report, statistics, statistics_report, supplement
 from fer_stream.analysis.checkpoint import Checkpoint
+from fer_stream.analysis.columns import Layout
 from fer_stream.analysis.observe import Observer, refuse
 from fer_stream.analysis.output import OutputFolder
 from fer_stream.analysis.pictures import Pictures, are_pictures
 from fer_stream.analysis.summary import Summary
-from fer_stream.errors import ConfigError, FerStreamError, SourceError
+from fer_stream.analysis.tables import RecordingFiles, TableFiles
+from fer_stream.errors import FerStreamError, SourceError
+from fer_stream.events.calibration import of_camera
+from fer_stream.events.cloudevents import from_rfc3339, to_rfc3339
+from fer_stream.events.statistics import Record
 from fer_stream.inference import models
 from fer_stream.sources import DEFAULT, choose
 from fer_stream.sources.image_kinds import is_image
-from fer_stream.sources.images import check_name
+from fer_stream.sources.images import check_name, unrelated_hint
 from fer_stream.system.extras import require
-from fer_stream.system.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
+    from fer_stream.interchange.markers import Marker
     from fer_stream.settings.tree import Settings
 
     Progress = Callable[[int, int | None], None]
 
 VIDEO = "annotated.mp4"
 
-PICTURES = ("faces.csv", "faces.parquet", "report.html", "shares.svg")
-RECORDING = (*PICTURES, "events.jsonl", "measures.svg", "timeline.svg", "uncertain.svg", "valence.svg")
+PICTURES = (*TableFiles.names(("faces", "frames")), "report.html", "shares.svg")
+RECORDING = (
+    *TableFiles.names(RecordingFiles.TABLES), *statistics.FILES, "report.html", "events.jsonl", "measures.svg",
+    "shares.svg", "timeline.svg", "uncertain.svg", "valence.svg",
+)  # fmt: skip
 """Names of the files that may be written for pictures, and for a recording."""
-
-_GLOBAL_SETTINGS = ("labels", "depth", "search", "detector", "classifier", "tracker", "smoother", "valence")
-"""Settings that affect the result."""
-
-_CAMERA_SETTINGS = ("plugin", "stream", "rate", "masks", "start_time", "hardware_decoding")
-"""Settings of a camera that affect the result."""
 
 
 class Analysis:
@@ -78,14 +79,20 @@ class Analysis:
         refuse(settings.cameras[camera])
         for module in ("polars", "matplotlib", *(["av"] if video else [])):
             require(module, "analyze")
-        self._path = _path(self.source)
+        self._path = provenance.path_of(self.source)
         check_name(self._path)
-        self._settings, self._camera = settings, camera
-        sources = [_path(choose(other)[1]) for other in settings.cameras.values()]
-        self._output = OutputFolder(folder, [*sources, *self._model_files()], force=force)
+        calibration = of_camera(settings.calibration, camera)  # the identity must not depend on other cameras
+        self._settings, self._camera = settings.model_copy(update={"calibration": calibration}), camera
+        sources = [provenance.path_of(choose(other)[1]) for other in settings.cameras.values()]
+        self._output = OutputFolder(folder, [*sources, *provenance.model_files(settings)], force=force)
         self._pictures = are_pictures(settings.cameras[camera], asked=pictures)
         self._video, self._show_faces = video and not self._pictures, show_faces
         self._identity = ""
+        self._sha256: str | None = None
+
+    def earlier(self) -> dict[str, Any]:
+        """Return the summary of the analysis in the folder, whatever its settings; an empty one if there is none."""
+        return self._output.summary()
 
     def finished(self) -> dict[str, Any] | None:
         """Return the summary if the folder already holds this analysis (same identity, video if requested).
@@ -108,10 +115,11 @@ class Analysis:
             SourceError: the input cannot be read.
         """
         if not self._identity:
-            camera = self._settings.cameras[self._camera].model_dump(mode="json", include=set(_CAMERA_SETTINGS))
+            camera = provenance.camera_settings(self._settings.cameras[self._camera])
             smoother = self._settings.smoother.model_dump(exclude_unset=True)  # the model may say the others
-            settings = [self._settings_used(), smoother, camera, self._pictures, self._video and self._show_faces]
-            parts = [self._code(), models.versions(), self._models(), self._camera, *settings]
+            used = provenance.settings_used(self._settings)
+            settings = [used, smoother, camera, self._pictures, self._video and self._show_faces]
+            parts = [self._code(), models.versions(), provenance.model_digests(self._settings), self._camera, *settings]
             text = json.dumps(parts, sort_keys=True).encode()
             self._identity = hashlib.sha256(self._content() + text).hexdigest()
         return self._identity
@@ -122,29 +130,18 @@ class Analysis:
             if path.is_dir():
                 files = [(entry.name, entry.stat()) for entry in sorted(path.iterdir()) if is_image(entry)]
                 return repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in files]).encode()
-            # Not a file: a plug-in's address, or missing, which opening the source reports.
-            return _digest(path) if path.is_file() else b""
+            if not path.is_file():  # a plug-in's address, or missing, which opening the source reports
+                return b""
+            digest = provenance.digest(path)
+            self._sha256 = digest.hex()
+            return digest
         except OSError as error:
             raise SourceError(f"{str(path)!r} cannot be read: {(error.strerror or 'error').lower()}") from error
-
-    def _settings_used(self) -> dict[str, Any]:
-        used = self._settings.model_dump(mode="json", include=set(_GLOBAL_SETTINGS))
-        if model := self._settings.classifier.model:  # without its folder: `_models` adds the digest of its content
-            used["classifier"]["model"] = model.name
-        return used
 
     def _code(self) -> list[str]:
         used = {"sources": choose(self._settings.cameras[self._camera])[0]}
         used |= {"detectors": self._settings.detector.name, "classifiers": self._settings.classifier.name}
         return [plugins.code("sources", DEFAULT), *(plugins.code(kind, name) for kind, name in used.items())]
-
-    def _model_files(self) -> list[Path]:
-        model = self._settings.classifier.model
-        return [model.parent / name for name in models.files(model)] if model and model.exists() else []
-
-    def _models(self) -> dict[str, str]:
-        model = self._settings.classifier.model
-        return models.digests() | (models.files(model) if model and model.exists() else {})
 
     def run(self, threads: int, progress: Progress) -> dict[str, Any]:
         """Analyse the whole input, write all files, and return the summary.
@@ -160,27 +157,48 @@ class Analysis:
             SourceError: the input cannot be read, or it broke off and the results up to that point are written.
             ConfigError: the folder cannot be written, or holds foreign files (`fer_stream.analysis.output`).
         """
-        identity, output, checkpoint, finished = self.identity(), self._output, None, False
-        try:
-            names = PICTURES if self._pictures else (*RECORDING, *([VIDEO] if self._video else []))
-            part = output.begin(names)
+        identity, output = self.identity(), self._output
+        names = PICTURES if self._pictures else (*RECORDING, *([VIDEO] if self._video else []))
+        with output.replacing(names) as part:
             if self._pictures:
                 summary, broken = self._analyse_pictures(part, threads, progress)
+                summary = output.finish(summary | {"identity": identity})
             else:
-                checkpoint = Checkpoint(output.checkpoint, identity)
-                summary, broken = self._analyse_recording(part, checkpoint, threads, progress)
-            summary = output.finish(summary | {"identity": identity})
-            finished = True
-        except OSError as trouble:
-            where = trouble.filename or output.path
-            raise ConfigError(f"{str(where)!r} cannot be written: {(trouble.strerror or 'error').lower()}") from trouble
-        finally:
-            if checkpoint:
-                checkpoint.close(finished=finished)
-            output.close()
+                checkpoint, finished = Checkpoint(output.checkpoint, identity), False
+                try:
+                    summary, broken = self._analyse_recording(part, checkpoint, threads, progress)
+                    summary = output.finish(summary | {"identity": identity})
+                    finished = True
+                finally:
+                    checkpoint.close(finished=finished)
         if broken:
             raise broken
         return summary
+
+    def supplement(
+        self, summary: dict[str, Any], exports: Sequence[str] = (), trials: Sequence[Marker] | None = None
+    ) -> dict[str, Any]:
+        """Add exports and trials to a finished analysis, and return its summary: `fer_stream.analysis.supplement`.
+
+        Args:
+            summary: the result of `run` or `finished`.
+            exports: the kinds of `fer_stream.analysis.exports` to add.
+            trials: the recording's trials, which replace the earlier ones; ``None`` keeps those.
+
+        Raises:
+            AnnotationError: a trial starts after the last frame, or the input is pictures, which have no times.
+            ConfigError: the folder cannot be written, or holds foreign files.
+        """
+        camera = self._settings.cameras[self._camera]
+        source = supplement.Source(
+            self._camera,
+            self.source,
+            self._path,
+            from_rfc3339(camera.start_time),
+            camera.places,
+            self._settings.least_faces,
+        )
+        return supplement.add(self._output, summary, source, exports, trials)
 
     def _analyse_recording(
         self, part: Path, checkpoint: Checkpoint, threads: int, progress: Progress
@@ -188,12 +206,11 @@ class Analysis:
         observer = Observer(self._settings, self._camera, threads, checkpoint)
         labels, model_labels, start = observer.label_set.labels, observer.labels, observer.reader.clock.start
         measures = [measure.name for measure in observer.measures]
-        types = tables.columns(labels, model_labels, measures)
-        rows = tables.Rows(start, labels, model_labels, measures)
+        layout, record = Layout(labels, model_labels, measures), Record()
         summary, broken, began = Summary(start, self._settings.valence), None, time.monotonic()
         with ExitStack() as stack:
-            table = tables.CsvTable(part / "faces.csv", types)
-            stack.callback(table.close)
+            tables = RecordingFiles(part, layout, start)
+            stack.callback(tables.close)
             events = stack.enter_context((part / "events.jsonl").open("w", encoding="utf-8"))
             video = None
             if self._video:
@@ -205,11 +222,10 @@ class Analysis:
             observations = stack.enter_context(closing(iter(observer)))
             try:
                 for seen in observations:
-                    ready = rows.of(seen)
-                    summary.add(seen, len(ready))
-                    for row in ready:
-                        table.write(row)
-                    events.writelines(text + "\n" for _, text in seen.events)
+                    summary.add(seen, tables.add(seen))
+                    for event, text in seen.events:
+                        record.take(event)
+                        events.write(text + "\n")
                     if video:
                         video.write(seen)
                     progress(summary.frames, observer.reader.frames)
@@ -218,13 +234,15 @@ class Analysis:
                     raise
                 broken = trouble
         seconds = time.monotonic() - began
-        tables.to_parquet(part / "faces.csv", part / "faces.parquet", types)
-        about = self._about(observer.model, broken)
-        about["settings"]["smoother"] = observer.smoother.model_dump(mode="json")
+        about = provenance.about(self._settings, observer.model, observer.smoother)
+        tables.finish(self._provenance(about))
+        statistics.write(record, part, labels, self._settings.cameras[self._camera].places, self._settings.least_faces)
+        about |= {"error": str(broken)} if broken else {}
+        about |= {"hint": hint} if (hint := self._hint()) else {}
         drawings = plots.draw(summary)
         for name, drawing in drawings.items():
             (part / f"{name}.svg").write_text(drawing, encoding="utf-8")
-        page = report.page(self._title, summary, drawings, about)
+        page = report.page(self._title, summary, drawings, about, statistics_report.sections(part, summary.shares))
         (part / "report.html").write_text(page, encoding="utf-8")
         pace = {
             "seconds": round(seconds, 2),
@@ -234,7 +252,9 @@ class Analysis:
         }
         return {
             "source": self._title,
+            "start_time": to_rfc3339(start),
             **summary.as_dict(),
+            "labels": list(labels),
             "rejected": observer.rejected,
             "pace": pace,
             **about,
@@ -244,39 +264,34 @@ class Analysis:
         self, part: Path, threads: int, progress: Progress
     ) -> tuple[dict[str, Any], FerStreamError | None]:
         found = Pictures(self._settings, self._camera, threads)
-        table = tables.CsvTable(part / "faces.csv", found.columns)
-        try:
-            for number, rows in enumerate(found, 1):
-                for row in rows:
-                    table.write(row)
+        tables = TableFiles(part, {"faces": found.layout.faces, "frames": found.layout.frames})
+        with closing(tables):
+            for number, picture in enumerate(found, 1):
+                tables.write("frames", picture.row)
+                for row in picture.faces:
+                    tables.write("faces", row)
                 progress(number, found.count)
-        finally:
-            table.close()
         if len(found.broken) == found.count:
             raise found.broken[0]
-        tables.to_parquet(part / "faces.csv", part / "faces.parquet", found.columns)
+        about = provenance.about(self._settings, found.model)
+        tables.finish(self._provenance(about))
         broken = SourceError("; ".join(map(str, found.broken))) if found.broken else None
-        about = self._about(found.model, broken)
+        about |= {"error": str(broken)} if broken else {}
         drawing = plots.shares(found.shares, "% of the faces")
         (part / "shares.svg").write_text(drawing, encoding="utf-8")
         page = report.pictures_page(self._title, found, drawing, about)
         (part / "report.html").write_text(page, encoding="utf-8")
         return {"source": self._title, **found.as_dict(), **about}, broken
 
+    def _hint(self) -> str | None:
+        """Return the suggestion of ``--pictures`` if the source is a folder of images that seem to be unrelated."""
+        if not self._path.is_dir() or choose(self._settings.cameras[self._camera])[0] != DEFAULT:
+            return None
+        return unrelated_hint(self._path, self._title)
+
     @property
     def _title(self) -> str:
-        return self._path.name or self.source
+        return provenance.title(self.source)
 
-    def _about(self, model: str, error: FerStreamError | None) -> dict[str, Any]:
-        versions = {"python": platform.python_version()} | models.versions()
-        about = {"version": __version__, "versions": versions, "model": model, "models": self._models()}
-        return about | {"settings": self._settings_used()} | ({"error": str(error)} if error else {})
-
-
-def _path(address: str) -> Path:
-    return Path(address.removeprefix("file://")).expanduser()
-
-
-def _digest(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+    def _provenance(self, about: dict[str, Any]) -> dict[str, Any]:
+        return provenance.provenance(about, self._settings.cameras[self._camera], self._sha256)

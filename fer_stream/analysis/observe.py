@@ -24,6 +24,7 @@ from fer_stream.capture.reader import READER_GRACE, Reader
 from fer_stream.capture.slot import Slot
 from fer_stream.errors import ConfigError, WireError
 from fer_stream.events.attention import Attention
+from fer_stream.events.calibration import calibrations
 from fer_stream.events.cloudevents import encode, event_id
 from fer_stream.events.cursor import to_cursor
 from fer_stream.events.smoother import LabelSet
@@ -85,8 +86,9 @@ class Observation:
     each face that the tracker still follows to its track number, or 0 while it has none.
 
     ``faces`` are the boxes of all detected faces and of all faces expected in this frame, tracks or not. If the frame
-    could not be analysed, ``looked_at`` is false and ``faces`` is empty. The last observation has no ``frame``; its
-    events close all open intervals.
+    could not be analysed, ``processed`` is false and ``faces`` is empty. ``searched`` says where new faces were
+    searched for: ``whole`` picture, ``part`` of it, or nowhere, as only ``known`` faces were checked. The last
+    observation has no ``frame``; its events close all open intervals.
     """
 
     frame: Frame | None
@@ -94,7 +96,8 @@ class Observation:
     estimates: dict[int, Estimate]
     events: list[tuple[Event, str]]
     faces: tuple[Box, ...] = ()
-    looked_at: bool = True
+    processed: bool = True
+    searched: str | None = None
     candidates: dict[int, Face] = field(default_factory=dict)
     fates: dict[int, int] = field(default_factory=dict)
 
@@ -144,7 +147,13 @@ class Observer:
         self.label_set = LabelSet(settings.labels, self.labels, settings.valence)
         self.smoother = settings.smoother.with_model(self._recognizers.smoother)
         attention = Attention(settings.search, "wait", settings.depth)
-        self._timeline = Timeline(camera, 1, self.label_set, settings.tracker, self.smoother, attention)
+        calibration, places = (
+            calibrations(settings.calibration, self.labels).of(camera),
+            settings.cameras[camera].places,
+        )
+        self._timeline = Timeline(
+            camera, 1, self.label_set, settings.tracker, self.smoother, attention, calibration, places
+        )
         self._ids: set[str] = set()
 
     def __iter__(self) -> Generator[Observation]:
@@ -234,12 +243,23 @@ class Observer:
         if result is None:
             self.rejected += 1
             line.miss(frame.number)
-            return Observation(frame, (), {}, [], looked_at=False)
+            return Observation(frame, (), {}, [], processed=False)
         events = self._numbered(line.observe(frame.number, frame.time, frame.size, result.faces, result.searched))
         faces = [face.box for face in result.faces] + [face.box for face in (job.hints.faces if job.hints else ())]
         estimates = {estimate.track: estimate for estimate in line.estimates()}
         fates = {course.key: course.track for course in line.courses}
-        return Observation(frame, line.tracks, estimates, events, tuple(faces), candidates=line.candidates, fates=fates)
+        whole = job.hints is None or job.hints.whole
+        searched = "whole" if whole else "known" if result.searched is None else "part"
+        return Observation(
+            frame,
+            line.tracks,
+            estimates,
+            events,
+            tuple(faces),
+            searched=searched,
+            candidates=line.candidates,
+            fates=fates,
+        )
 
     def _numbered(self, events: Iterable[Event]) -> list[tuple[Event, str]]:
         """Return new events, numbered and encoded as a new journal would do it."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +19,14 @@ from fer_stream.errors import ConfigError
 from fer_stream.system import files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
 SUMMARY = "summary.json"
 """Moved into the folder last: if it exists, the analysis is complete."""
+
+EXPORTS = "exports"
+"""The key of a summary for exports: their files' names by kind. A user may move them elsewhere."""
 
 PART, RECORD, NEW_RECORD = ".part", "record.json", "record.json.new"
 """The temporary folder for a new analysis, the file in it that lists our files, and that file while it is written."""
@@ -46,12 +49,24 @@ class OutputFolder:
         self._inputs, self._force = list(inputs), force
         self._record: dict[str, set[str]] = {}
         self._lock: int | None = None
+        self._made = False
         self._begun = False
 
     def summary(self) -> dict[str, Any]:
-        """Return the summary in the folder; an empty one if we wrote none, or if a file that it lists is missing."""
+        """Return the summary in the folder; an empty one if we wrote none, or if a file that it lists is missing.
+
+        A kind of exports is left out if one of its files is missing.
+        """
         summary = self._read_summary()
-        return summary if all((self.path / name).is_file() for name in summary.get("files", {})) else {}
+        missing = {name for name in summary.get("files", ()) if not (self.path / name).is_file()}
+        if not missing:
+            return summary
+        exports = summary.get(EXPORTS, {})
+        if not missing <= {name for names in exports.values() for name in names}:
+            return {}
+        whole = {kind: names for kind, names in exports.items() if missing.isdisjoint(names)}
+        files = {name: digest for name, digest in summary["files"].items() if name not in missing}
+        return summary | {EXPORTS: whole, "files": files}
 
     def begin(self, names: Iterable[str]) -> Path:
         """Return an empty folder for the files of a new analysis, each of which must have one of these names.
@@ -60,6 +75,7 @@ class OutputFolder:
             ConfigError: a file with one of these names is foreign or an input, or another analysis is writing here.
             OSError: the folder cannot be written.
         """
+        self._made = not self.path.exists()
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = files.open_folder(self.path)
         try:
@@ -80,10 +96,30 @@ class OutputFolder:
         self._write_record()
         return self.part
 
-    def finish(self, summary: dict[str, Any]) -> dict[str, Any]:
+    @contextmanager
+    def replacing(self, names: Iterable[str]) -> Iterator[Path]:
+        """Call `begin`, and at the end `close`; within, call `finish`.
+
+        Raises:
+            ConfigError: as `begin`, or a file cannot be written.
+        """
+        try:
+            yield self.begin(names)
+        except OSError as trouble:
+            where = trouble.filename or self.path
+            raise ConfigError(f"{str(where)!r} cannot be written: {(trouble.strerror or 'error').lower()}") from trouble
+        finally:
+            self.close()
+
+    def finish(self, summary: dict[str, Any], keep: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Replace the earlier analysis by the new one, and return the summary with ``files`` and ``digest`` added.
 
         While the files are moved the folder has no summary, so a mixture of both never counts as an analysis.
+
+        Args:
+            summary: the summary.
+            keep: files of the earlier analysis that also belong to the new one, if it has none of the same name, with
+                their SHA-256.
 
         Raises:
             ConfigError: as `begin`.
@@ -92,12 +128,12 @@ class OutputFolder:
         names = sorted(path.name for path in self.part.iterdir() if path.name != RECORD)
         for name in (*names, SUMMARY):
             self._check(self.path / name)
-        summary = summary | {"files": {name: _digest(self.part / name) for name in names}}
+        written = {name: _digest(self.part / name) for name in names}
+        summary = summary | {"files": dict(sorted({**(keep or {}), **written}.items()))}
         summary["digest"] = _summary_digest(summary)
         (self.part / SUMMARY).write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        outdated = [
-            self.path / name for name in self._record.keys() - {*names, SUMMARY} if self._ours(self.path / name)
-        ]
+        others = self._record.keys() - {*summary["files"], SUMMARY}
+        outdated = [self.path / name for name in others if self._ours(self.path / name)]
         self._own(summary)
         self._begun = False  # keep the record until all files are moved, even if a step below fails
         self._write_record()
@@ -109,13 +145,20 @@ class OutputFolder:
         return summary
 
     def close(self) -> None:
-        """Delete the files of an unfinished analysis and release the lock; a second call does nothing."""
+        """Delete the files of an unfinished analysis and release the lock; a second call does nothing.
+
+        The folder goes, too, if `begin` made it and nothing is in it.
+        """
         if self._begun:
             self._clear()
         self._begun = False
         if self._lock is not None:
             files.close_folder(self.path, self._lock)
         self._lock = None
+        if self._made:
+            with suppress(OSError):  # it is not empty
+                self.path.rmdir()
+        self._made = False
 
     def _read_summary(self) -> dict[str, Any]:
         summary = _read(self.path / SUMMARY)

@@ -6,9 +6,10 @@ import logging
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fer_stream.analysis import tables
+from fer_stream.analysis import rows
+from fer_stream.analysis.columns import PictureLayout
 from fer_stream.analysis.observe import Recognizers
 from fer_stream.errors import ConfigError, SourceError
 from fer_stream.imaging.privacy import mask
@@ -20,7 +21,7 @@ from fer_stream.system import folders
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fer_stream.analysis.tables import Row
+    from fer_stream.analysis.rows import Row
     from fer_stream.settings.tree import CameraSettings, Settings
     from fer_stream.types import Face
 
@@ -40,6 +41,13 @@ def are_pictures(camera: CameraSettings, *, asked: bool) -> bool:
     if asked:
         raise ConfigError(f"the source plug-in {plugin!r} does not read picture folders: leave out pictures or plugin")
     return False
+
+
+class PictureRows(NamedTuple):
+    """A picture's row in the table of frames, and the rows of its faces."""
+
+    row: Row
+    faces: list[Row]
 
 
 class Pictures:
@@ -62,34 +70,34 @@ class Pictures:
         self._recognizers = recognizers or Recognizers(settings, threads)
         self.count = len(self._paths)
         self.model = self._recognizers.version
-        self.columns = tables.join(
-            {"image": str},
-            dict.fromkeys((*tables.BOX, "detection"), float),
-            {"label": str, "quality": float},
-            dict.fromkeys(self._recognizers.labels, float),
-            dict.fromkeys((measure.name for measure in self._recognizers.measures), float),
-        )
+        measures = tuple(measure.name for measure in self._recognizers.measures)
+        self.layout = PictureLayout(self._recognizers.labels, measures)
         self.faces: Counter[str] = Counter()
         """Number of faces by their most probable label; an empty text where the model has no labels."""
         self.broken: list[SourceError] = []
 
-    def __iter__(self) -> Iterator[list[Row]]:
+    def __iter__(self) -> Iterator[PictureRows]:
         with ThreadPoolExecutor(self._threads, "look") as pool:
             try:
                 for path, found in zip(self._paths, pool.map(self._look, self._paths), strict=True):
                     if isinstance(found, SourceError):
                         self.broken.append(found)
-                    yield [] if isinstance(found, SourceError) else [self._row(path.name, face) for face in found]
+                        yield PictureRows([path.name, None, None, None, False], [])
+                        continue
+                    (width, height), faces = found
+                    seen: Row = [path.name, width, height, len(faces), True]
+                    yield PictureRows(seen, [self._row(path.name, face) for face in faces])
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    def _look(self, path: Path) -> tuple[Face, ...] | SourceError:
+    def _look(self, path: Path) -> tuple[tuple[int, int], tuple[Face, ...]] | SourceError:
+        """Return the width and height of a picture, and its faces."""
         try:
             image = load(path)
         except SourceError as error:
             return error
         try:
-            return self._recognizers.recognize(mask(image, self._camera.masks)).faces
+            return image.shape[1::-1], self._recognizers.recognize(mask(image, self._camera.masks)).faces
         except Exception as error:  # any error of a model or a plug-in concerns this picture only
             _log.debug("traceback of the failed recognition", exc_info=True)
             return SourceError(f"the image {str(path)!r} cannot be recognised: {type(error).__name__}: {error}")
@@ -99,9 +107,9 @@ class Pictures:
         label = max(probabilities, key=probabilities.__getitem__, default=None)
         self.faces[label or ""] += 1
         levels = face.measures.values if face.measures else ()
-        rounded = [round(value, tables.PLACES) for value in (*probabilities.values(), *levels)]
-        confidence, quality = round(face.confidence, tables.PLACES), round(face.quality, tables.PLACES)
-        return [name, *tables.box(face), confidence, label, quality, *rounded]
+        rounded = [round(value, rows.PLACES) for value in (*probabilities.values(), *levels)]
+        confidence, quality = round(face.confidence, rows.PLACES), round(face.quality, rows.PLACES)
+        return [name, *rows.box(face.box), confidence, *rows.pose(face), label, quality, *rounded]
 
     @property
     def shares(self) -> dict[str, float]:

@@ -11,7 +11,7 @@ from fer_stream.imaging.palette import OTHERS, colour, ink_on
 from fer_stream.system.extras import require
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from fer_stream.analysis.summary import Summary
 
@@ -29,6 +29,14 @@ MOST_CURVES = 10
 
 DASHES = ("solid", "dashed")
 
+MOST_BARS = 60
+"""Bars shown in a drawing of several, the first."""
+
+LONGEST = 40
+"""Letters of the longest name beside a bar."""
+
+OF_TIME = "% of the time that faces were in view"
+
 LETTER = 0.066
 """Width in inches of a letter inside a bar."""
 
@@ -40,7 +48,7 @@ def draw(summary: Summary) -> dict[str, str]:
     """Return all drawings of a recording: SVG documents by name."""
     found = {"timeline": timeline(summary)}
     if summary.labelled:
-        found["shares"] = shares(summary.shares, "% of the time that faces were in view")
+        found["shares"] = shares(summary.shares, OF_TIME)
         found["uncertain"] = uncertain(summary)
         if summary.signed:
             found["valence"] = valence(summary)
@@ -80,6 +88,34 @@ def shares(found: Mapping[str, float], what: str) -> str:
     items = list(found.items())[::-1]
     paints = [_paint(label) for label, _ in items]
     return _bars("shares", [(label, 100 * share) for label, share in items], paints, "{:.1f} %", what)
+
+
+def stacked(name: str, found: Mapping[str, Mapping[str, float]], labels: Sequence[str], what: str) -> str:
+    """Draw a stacked bar of the shares of the labels for each entry, such as a film or a trial.
+
+    Args:
+        name: the drawing's name, which is unique in its page.
+        found: the shares, 0 to 1, of each entry's labels; an entry without shares has an empty bar.
+        labels: the order of the labels.
+        what: the text at the axis.
+    """
+    items = [(_short(entry), parts) for entry, parts in list(found.items())[:MOST_BARS]]
+    figure, (axes,) = _figure(1.1 + 0.3 * max(len(items), 1))
+    room = WIDTH - 0.4 - LETTER * max((len(entry) for entry, _ in items), default=0)  # inches for 100 %
+    for at, (_, parts) in enumerate(items):
+        left = 0.0
+        for label in labels:
+            size = 100 * parts.get(label, 0.0)
+            axes.barh([at], [size], left=left, height=0.7, edgecolor=INK, linewidth=0.6, **_paint(label))
+            text = f"{_plain(label)} {size:.0f} %"
+            if size / 100 * room > LETTER * (len(text) + 1) and label != "uncertain":
+                ink = ink_on(colour(label))
+                axes.text(left + size / 2, at, text, color=ink, fontsize=8, ha="center", va="center_baseline")
+            left += size
+    axes.set(xlim=(0, 100), ylim=(max(len(items), 1) - 0.5, -0.5), xlabel=what)
+    axes.set_yticks(range(len(items)), [_plain(entry) for entry, _ in items])
+    _legend(axes, [label for label in labels if label != "uncertain"], unsure=_patch("uncertain"))
+    return _svg(figure, name)
 
 
 def valence(summary: Summary) -> str:
@@ -144,6 +180,12 @@ def _bars(name: str, items: list[tuple[str, float]], paints: list[dict[str, Any]
     return _svg(figure, name)
 
 
+def _short(name: str) -> str:
+    """Shorten a long name in its middle, so that its bar has room; the end may be what distinguishes it."""
+    half = LONGEST // 2
+    return name if len(name) <= LONGEST else f"{name[: half - 1]}\N{HORIZONTAL ELLIPSIS}{name[-half:]}"
+
+
 def _plain(label: str) -> str:
     """Escape a label so that matplotlib does not parse it as a formula."""
     return label.replace("$", r"\$")
@@ -178,13 +220,18 @@ def _time(axes: Any, whole: float) -> None:
         axes.set_xlabel("minutes:seconds")
 
 
-def _legend(axes: Any, labels: list[str]) -> None:
-    patch = require("matplotlib.patches", "analyze").Patch
-    line = require("matplotlib.lines", "analyze").Line2D([], [], color=INK, linewidth=3, label="uncertain")
-    handles = [patch(facecolor=colour(label), edgecolor=INK, linewidth=0.6, label=_plain(label)) for label in labels]
+def _patch(label: str) -> Any:
+    paint = _paint(label)
+    face = {"facecolor": paint.pop("color"), **paint}
+    return require("matplotlib.patches", "analyze").Patch(edgecolor=INK, linewidth=0.6, label=_plain(label), **face)
+
+
+def _legend(axes: Any, labels: Sequence[str], unsure: Any = None) -> None:
+    """Name the labels, and time without one: by a thin line, unless it is drawn as ``unsure``."""
+    line = unsure or require("matplotlib.lines", "analyze").Line2D([], [], color=INK, linewidth=3, label="uncertain")
     axes.legend(
-        handles=[*handles, line], loc="lower left", bbox_to_anchor=(0, 1), ncols=5, frameon=False, labelcolor=INK,
-        fontsize=9, borderpad=0, columnspacing=1.4,
+        handles=[*map(_patch, labels), line], loc="lower left", bbox_to_anchor=(0, 1), ncols=5, frameon=False,
+        labelcolor=INK, fontsize=9, borderpad=0, columnspacing=1.4,
     )  # fmt: skip
 
 

@@ -65,7 +65,7 @@ class Summary:
         self._before: int | None = None
 
     def add(self, observation: Observation, faces: int) -> None:
-        """Take the next observation; ``faces`` is the number of table rows that it completed."""
+        """Take the next observation; ``faces`` is the number of faces found in the frames that it completed."""
         self.faces += faces
         for event, _ in observation.events:
             self.events[event.type] += 1

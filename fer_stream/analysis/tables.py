@@ -1,186 +1,185 @@
-"""Makes table rows from observations, and writes them as ``faces.csv`` and ``faces.parquet``, or as a data frame.
+"""Writes the rows of an analysis into CSV and Parquet files, or returns them as data frames.
 
-| column                     | meaning                                                                         |
-|----------------------------|---------------------------------------------------------------------------------|
-| ``frame``                  | number of the frame, from 1                                                     |
-| ``time``                   | seconds from the recording's start                                              |
-| ``track``                  | the track's number: a face followed by its motion, never an identity            |
-| ``x y width height``       | the face's bounding box in pixels, not clipped to the frame                     |
-| ``detection``              | the detector's confidence, 0 to 1                                               |
-| ``label``                  | the smoothed label; empty while uncertain, as in the first 0.2 s of a face      |
-| ``happy`` ...              | the smoothed probability of each label                                          |
-| ``quality``                | the weight of the score, 0 to 1, if the face was scored in this frame           |
-| ``scored_happy`` ...       | the model's own probabilities, if the face was scored in this frame             |
-| ``valence`` ...            | each smoothed measure, if the model has any                                     |
-| ``scored_valence`` ...     | the model's own measures, if the face was scored in this frame                  |
+CSV files are UTF-8 with a header, commas and decimal points. Truth values are ``TRUE`` and ``FALSE``, because R reads
+``true`` as a text. An empty cell is a missing value.
 
-The table of unrelated pictures has the column ``image`` instead of the first three. Nothing is smoothed there:
-``label`` is the most probable label, and ``happy`` ... are the model's own probabilities, ``valence`` ... its measures.
+Parquet files have the same columns, and the provenance of the analysis as JSON in their metadata, under `PROVENANCE`.
 """
 
 from __future__ import annotations
 
-import csv
-from collections import Counter, deque
+import json
+import os
+import re
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from fer_stream.errors import ModelError
+from fer_stream.analysis.rows import Rows
+from fer_stream.system.csv_rows import CsvWriter
 from fer_stream.system.extras import require
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from fer_stream.analysis.columns import Columns, Layout
     from fer_stream.analysis.observe import Observation
-    from fer_stream.types import Face, Frame
+    from fer_stream.analysis.rows import Row
+    from fer_stream.errors import SourceError
 
-PLACES = 4
-"""Decimal places of probabilities, confidence and quality. Boxes have one, times six."""
+PROVENANCE = "fer_stream"
+"""The key of the provenance in the metadata of a Parquet file."""
 
-TRACK = 2
-"""Index of the column ``track``."""
-
-GONE = -1
-"""Track number of a face that the tracker gave up before it became a track."""
-
-BOX = ("x", "y", "width", "height")
-
-Row = list[int | float | str | None]
+OPENFACE = "openface"
+"""The table that is written as CSV alone: programs that read OpenFace's output read CSV."""
 
 
-def columns(labels: Sequence[str], model_labels: Sequence[str], measures: Sequence[str] = ()) -> dict[str, type]:
-    """Return the columns' names and types, in order, for a label set, and a model's labels and measures.
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """The tables of a recording, or of pictures, each a ``polars.DataFrame``. Their columns: docs/reference/tables.md.
 
-    Raises:
-        ModelError: as `join`.
+    ``faces`` has a row for each face and frame, ``events`` one for each event, and ``frames`` one for each frame, also
+    those without a face. For unrelated pictures, ``frames`` has a row for each picture, and ``events`` has none.
+
+    ``errors`` lists the parts of the input that could not be analysed. ``provenance`` describes how the tables were
+    made: the version of fer_stream, the models and their SHA-256, the settings, and the name and SHA-256 of the source.
     """
-    return join(
-        {"frame": int, "time": float, "track": int},
-        dict.fromkeys((*BOX, "detection"), float),
-        {"label": str},
-        dict.fromkeys(labels, float),
-        {"quality": float},
-        dict.fromkeys((f"scored_{label}" for label in model_labels), float),
-        dict.fromkeys(measures, float),
-        dict.fromkeys((f"scored_{measure}" for measure in measures), float),
+
+    faces: Any
+    events: Any
+    frames: Any
+    errors: tuple[SourceError, ...]
+    provenance: dict[str, Any]
+
+    def to_pandas(self) -> Tables:
+        """Return the same with each table as a ``pandas.DataFrame``; pyarrow is not needed.
+
+        Whole numbers, truth values and texts have pandas' nullable types ``Int64``, ``boolean`` and ``string``; other
+        numbers are ``float64``, with NaN where one is missing.
+
+        Raises:
+            PluginError: the extra ``pandas`` is not installed.
+        """
+        faces, events, frames = (_to_pandas(table) for table in (self.faces, self.events, self.frames))
+        return replace(self, faces=faces, events=events, frames=frames)
+
+
+def _to_pandas(table: Any) -> Any:
+    pandas, polars = require("pandas", "pandas"), require("polars", "analyze")
+    kinds = {polars.Int64: "Int64", polars.Boolean: "boolean", polars.Float64: "float64", polars.String: "string"}
+    return pandas.DataFrame(
+        {column.name: pandas.Series(column.to_list(), dtype=kinds[column.dtype]) for column in table}
     )
 
 
-def join(*parts: Mapping[str, type]) -> dict[str, type]:
-    """Return the columns of all parts, in order.
-
-    Raises:
-        ModelError: a label or a measure has the name of another column.
-    """
-    count = Counter(name for part in parts for name in part)
-    if twice := [name for name, n in count.items() if n > 1]:
-        raise ModelError(
-            f"the model's label or measure {twice[0]!r} is also the name of a column: rename it in the model"
-        )
-    return {name: kind for part in parts for name, kind in part.items()}
-
-
-def box(face: Face) -> list[float]:
-    """Return a face's values of the columns `BOX`, in pixels."""
-    x1, y1, x2, y2 = face.box
-    return [round(side, 1) for side in (x1, y1, x2 - x1, y2 - y1)]
-
-
-class Rows:
-    """Makes one row per frame for each face, from the first frame in which the face was seen.
-
-    The tracker makes a face a track only after it was seen for a while. Therefore the rows of a frame are held back
-    until it is known which of its faces became tracks. Faces that never become tracks have no rows.
+class TableFiles:
+    """Writes tables into ``NAME.csv``, row by row, and at the end into ``NAME.parquet``, in constant memory.
 
     Args:
-        start: the capture time that counts as 0, in nanoseconds.
-        labels: the labels of the smoothed probabilities.
-        model_labels: the labels of the model.
-        measures: the names of its measures.
-    """
-
-    def __init__(
-        self, start: int, labels: Sequence[str], model_labels: Sequence[str], measures: Sequence[str] = ()
-    ) -> None:
-        self._start, self._labels, self._model_labels, self._measures = start, labels, model_labels, measures
-        self._waiting: deque[tuple[list[Row], dict[int, Row]]] = deque()
-
-    def of(self, observation: Observation) -> list[Row]:
-        """Take the next observation, and return the rows that are now complete, in the order of their frames."""
-        frame = observation.frame
-        if frame is not None:
-            tracks = [self._row(frame, track.id, track.face, observation) for track in observation.tracks]
-            early = {key: self._row(frame, 0, face, observation) for key, face in observation.candidates.items()}
-            self._waiting.append((tracks, early))
-            if not observation.looked_at:  # it has no fates, which does not mean that the faces were given up
-                return []
-        ready: list[Row] = []
-        for rows, early in self._waiting:
-            for key in [key for key in early if observation.fates.get(key, GONE)]:
-                row = early.pop(key)
-                row[TRACK] = observation.fates.get(key, GONE)
-                rows.extend([row] if row[TRACK] != GONE else [])
-        while self._waiting and not self._waiting[0][1]:
-            rows, _ = self._waiting.popleft()
-            ready += sorted(rows, key=lambda row: row[TRACK])  # type: ignore[arg-type,return-value]
-        return ready
-
-    def _row(self, frame: Frame, track: int, face: Face, observation: Observation) -> Row:
-        estimate = observation.estimates.get(track)
-        smoothed = estimate.probabilities.as_dict() if estimate else {}
-        scored = face.probabilities.as_dict() if face.probabilities else {}
-        levels = estimate.measures.as_dict() if estimate and estimate.measures else {}
-        measured = face.measures.as_dict() if face.measures else {}
-        return [
-            frame.number,
-            round((frame.time - self._start) / 1e9, 6),
-            track,
-            *box(face),
-            round(face.confidence, PLACES),
-            estimate.label if estimate else None,
-            *(_rounded(smoothed.get(label)) for label in self._labels),
-            round(face.quality, PLACES) if face.probabilities else None,
-            *(_rounded(scored.get(label)) for label in self._model_labels),
-            *(_rounded(levels.get(measure)) for measure in self._measures),
-            *(_rounded(measured.get(measure)) for measure in self._measures),
-        ]
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, PLACES)
-
-
-class CsvTable:
-    """Writes rows to a CSV file one at a time.
+        folder: where the files are written.
+        tables: the columns of each table, by the table's name.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: a file cannot be written.
     """
 
-    def __init__(self, path: Path, names: Iterable[str]) -> None:
-        self._file = path.open("w", encoding="utf-8", newline="")
-        self._writer = csv.writer(self._file, lineterminator="\n")
-        self._writer.writerow(names)
+    def __init__(self, folder: Path, tables: Mapping[str, Columns]) -> None:
+        self._folder, self._tables = folder, dict(tables)
+        self._writers = {}
+        with ExitStack() as opened:
+            for name, columns in self._tables.items():
+                file = opened.enter_context((folder / f"{name}.csv").open("w", encoding="utf-8", newline=""))
+                self._writers[name] = CsvWriter(file)
+                self._writers[name].writerow(columns)
+            self._files = opened.pop_all()
 
-    def write(self, row: Row) -> None:
-        """Append a row."""
-        self._writer.writerow(row)
+    @staticmethod
+    def names(tables: Iterable[str]) -> list[str]:
+        """Return the names of all files of tables with these names."""
+        return [f"{name}.{kind}" for name in tables for kind in ("csv", *(["parquet"] if name != OPENFACE else []))]
+
+    def write(self, table: str, row: Row) -> None:
+        """Append a row to a table."""
+        self._writers[table].writerow(map(_cell, row))
+
+    def finish(self, provenance: Mapping[str, Any]) -> None:
+        """Close the CSV files and convert them to Parquet, in parts."""
+        self.close()
+        for name, columns in self._tables.items():
+            if name != OPENFACE:
+                _to_parquet(self._folder / f"{name}.csv", columns, provenance)
 
     def close(self) -> None:
-        """Close the file; a second call does nothing."""
-        self._file.close()
+        """Close the CSV files; a second call does nothing."""
+        self._files.close()
 
 
-def _schema(types: dict[str, type]) -> dict[str, Any]:
+class RecordingFiles(TableFiles):
+    """The tables of a recording as files: faces, events, frames, and ``openface.csv``.
+
+    Args:
+        folder: where the files are written.
+        layout: the columns.
+        start: the capture time that counts as 0, in nanoseconds.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+
+    TABLES = ("faces", "events", "frames", OPENFACE)
+
+    def __init__(self, folder: Path, layout: Layout, start: int) -> None:
+        super().__init__(folder, {name: getattr(layout, name) for name in self.TABLES})
+        self._rows = Rows(start, layout)
+
+    def add(self, observation: Observation) -> int:
+        """Write the rows that the next observation completes, and return the number of faces found in their frames."""
+        found = 0
+        for event, _ in observation.events:
+            self.write("events", self._rows.event(event))
+        for frame in self._rows.of(observation):
+            self.write("frames", frame.row)
+            found += frame.found
+            for face in frame.faces:
+                self.write("faces", face.row)
+                self.write(OPENFACE, self._rows.openface(face))
+        return found
+
+
+def _cell(value: bool | float | str | None) -> float | str | None:
+    return str(value).upper() if isinstance(value, bool) else value
+
+
+def _schema(columns: Columns) -> dict[str, Any]:
     polars = require("polars", "analyze")
-    return {name: {int: polars.Int64, float: polars.Float64, str: polars.String}[kind] for name, kind in types.items()}
+    kinds = {int: polars.Int64, float: polars.Float64, str: polars.String, bool: polars.Boolean}
+    return {name: kinds[column.kind] for name, column in columns.items()}
 
 
-def to_parquet(source: Path, target: Path, types: dict[str, type]) -> None:
-    """Convert a CSV table to Parquet in parts, so that memory does not grow with the table."""
-    require("polars", "analyze").scan_csv(source, schema=_schema(types)).sink_parquet(target)
+def _to_parquet(source: Path, columns: Columns, provenance: Mapping[str, Any]) -> None:
+    """Convert a CSV table to Parquet beside it, in parts, so that memory does not grow with the table."""
+    # The header is skipped, because Polars does not undo the doubling of quotes in it.
+    polars = require("polars", "analyze")
+    table = polars.scan_csv(source, has_header=False, skip_rows=1, schema=_schema(columns))
+    sink(table, source.with_suffix(".parquet"), json.dumps(provenance, ensure_ascii=False, sort_keys=True))
 
 
-def frame(found: Sequence[Row], types: dict[str, type]) -> Any:
+def sink(rows: Any, target: Path, provenance: str | None) -> None:
+    """Write a ``polars.LazyFrame`` as Parquet, in parts, with its provenance as JSON.
+
+    Raises:
+        OSError: the file cannot be written, for example because the disk is full.
+    """
+    polars = require("polars", "analyze")
+    try:
+        rows.sink_parquet(target, metadata=None if provenance is None else {PROVENANCE: provenance})
+    except polars.exceptions.ComputeError as error:  # the writer of Parquet wraps errors of the system
+        if found := re.search(r"\(os error (\d+)\)", str(error)):
+            raise OSError(int(found[1]), os.strerror(int(found[1])), str(target)) from error
+        raise
+
+
+def frame(found: Sequence[Row], columns: Columns) -> Any:
     """Return rows as a ``polars.DataFrame``."""
-    return require("polars", "analyze").DataFrame(found, schema=_schema(types), orient="row")
+    return require("polars", "analyze").DataFrame(found, schema=_schema(columns), orient="row")

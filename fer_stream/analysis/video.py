@@ -74,7 +74,7 @@ class Video:
         self._past.append((frame.time, observation.faces))
         hidden = [box for _, boxes in self._past for box in boxes]
         hidden += [box for other in self._waiting for box in other.faces]
-        if not (observation.looked_at or self._show):  # faces may be anywhere: skip it, the previous picture stays
+        if not (observation.processed or self._show):  # faces may be anywhere: skip it, the previous picture stays
             return
         try:
             image = annotated(observation, None if self._show else hidden)

@@ -148,6 +148,7 @@ class Capture:
             "reported": self._reported,
             "memory": shared.identity(),
             "moves": True,
+            **self._camera.model_dump(mode="json", include={"zones", "lines"}, exclude_defaults=True),
         }
         self._say(Kind.HELLO, now, about)
 

@@ -21,6 +21,7 @@ from urllib.request import urlopen
 
 from fer_stream import plugins
 from fer_stream.errors import FerStreamError, RetryError, TransportError
+from fer_stream.events.calibration import calibrations
 from fer_stream.imaging.pixels import pixels
 from fer_stream.inference import models, providers
 from fer_stream.operations.process import leave_behind
@@ -160,6 +161,9 @@ def _models(settings: Settings) -> Iterator[Finding]:
             about.append(f"measures {', '.join(measure.name for measure in measures)}")
         if own := getattr(classifier, "smoother", {}):
             about.append(f"smoother {', '.join(f'{name} {value:g}' for name, value in own.items())}")
+        if settings.calibration:
+            calibrations(settings.calibration, tuple(classifier.labels))
+            about.append(f"calibration of {', '.join(settings.calibration)}")
         yield _ok(f"classifier {settings.classifier.name}: {classifier.version}, {'; '.join(about)}")
     except FerStreamError as error:
         yield _fail(str(error))

@@ -43,16 +43,19 @@ def _carry_out(arguments: Namespace, folder: Path, ring: Ring, where: str) -> No
             sys.stderr.write(f"no key is allowed: {where} lists none; `fer-stream keys new` makes one\n")
         for entry in listed:
             cameras = " ".join(entry.cameras or [entry.name]) if entry.role == "capture" else ""
-            sys.stdout.write(f"{entry.name:24} {entry.role:8} {entry.public}  {cameras}".rstrip() + "\n")
+            sys.stdout.write(f"{entry.name:24} {entry.role:9} {entry.public}  {cameras}".rstrip() + "\n")
         return
     if name is None:
         raise ConfigError(f"which key? fer-stream keys {arguments.action} NAME")
     if arguments.action == "revoke":
         store.revoke(folder, name, ring)
-        sys.stderr.write(f"{name} is no longer allowed; its present connections last until the aggregator ends\n")
+        sys.stderr.write(
+            f"{name} is no longer allowed: its requests are refused from now on; its open links for frames and events "
+            "last until the aggregator ends\n"
+        )
         return
     if role is None:
-        raise ConfigError(f"what may {name} do? --role capture, worker or client")
+        raise ConfigError(f"what may {name} do? --role {', '.join(store.ROLES)}")
     if arguments.action == "allow":
         if arguments.public is None:
             raise ConfigError(f"which key is it? give the public half of {name}'s key with --public")

@@ -10,6 +10,9 @@ import argparse
 import importlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fer_stream.cli import values
+from fer_stream.cli.agree_options import agree_arguments
+from fer_stream.cli.annotation_options import annotation_arguments
 from fer_stream.cli.options import add_option, camera_arguments, model_arguments
 from fer_stream.operations import environment
 from fer_stream.operations.process import main_guard, raise_limits
@@ -24,8 +27,6 @@ MODELS = ("--detector", "--min-face", "--model", "--provider")
 EVENTS = ("--labels", "--journal")
 LIVE = ("--page", "--token-file", "--show-faces")
 
-MOST_WORKERS = 256
-
 
 class Command(NamedTuple):
     """One command: ``function`` is ``module:name`` in `fer_stream.cli`, ``own`` are argparse arguments only it has."""
@@ -36,72 +37,6 @@ class Command(NamedTuple):
     example: str
     options: tuple[str, ...] = ()
     own: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = ()
-
-
-def _cursor(text: str) -> str:
-    from fer_stream.events.cursor import to_numbers  # noqa: PLC0415
-
-    try:
-        to_numbers(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    return text
-
-
-LONGEST_AGE = 36_500 * 86_400
-"""Most seconds of an age or a duration: a hundred years, so that every time has a date."""
-
-
-def _age(text: str) -> float:
-    unit = {"d": 86_400, "h": 3600, "m": 60, "s": 1}.get(text[-1:])
-    if unit is None or not text[:-1].isascii() or not text[:-1].isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is not an age: give days, hours, minutes or seconds, such as 30d")
-    found = float(text[:-1]) * unit
-    if found > LONGEST_AGE:
-        raise argparse.ArgumentTypeError(f"{text!r:.40} is too long: give at most {LONGEST_AGE // 86_400}d")
-    return found
-
-
-def _duration(text: str) -> float:
-    try:
-        found = _age(text)
-    except argparse.ArgumentTypeError as error:
-        if "too long" in str(error):
-            raise
-        found = 0.0
-    if not found:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time: give days, hours, minutes or seconds, such as 5m")
-    return found
-
-
-def _moment(text: str) -> int | float:
-    """Return a point in time in nanoseconds, or an age in seconds as a float."""
-    from fer_stream.events.cloudevents import from_rfc3339  # noqa: PLC0415
-
-    if text[-1:] in ("d", "h", "m", "s"):
-        return _age(text)
-    try:
-        return from_rfc3339(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a time: give one with a time zone, such as 2026-01-31T08:00:00Z, or an age, such as 12h"
-        ) from None
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) <= MOST_WORKERS):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to {MOST_WORKERS}")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        found = float(text)
-    except ValueError:
-        found = 0.0
-    if not found > 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time: give seconds, such as 5 or 0.5")
-    return found
 
 
 def _argument(*names: str, **how: Any) -> tuple[tuple[str, ...], dict[str, Any]]:
@@ -186,7 +121,7 @@ COMMANDS = (
                 "--workers",
                 dest="own_workers",
                 metavar="N",
-                type=_count,
+                type=values.count,
                 default=0,
                 help="also run so many inference workers on this machine (default: 0)",
             ),
@@ -217,14 +152,14 @@ COMMANDS = (
                 "--from",
                 dest="after",
                 metavar="CURSOR",
-                type=_cursor,
+                type=values.cursor,
                 help="begin after the event with this cursor; 0 is the beginning (default: from now on)",
             ),
             _argument("--until-now", action="store_true", help="end with the latest event, instead of following"),
             _argument(
                 "--timeout",
                 metavar="SECONDS",
-                type=_seconds,
+                type=values.seconds,
                 help="fail if no aggregator answers within this time (default: 10 with --until-now, otherwise wait "
                 "without limit)",
             ),
@@ -273,7 +208,7 @@ COMMANDS = (
                 "--from",
                 dest="after",
                 metavar="CURSOR",
-                type=_cursor,
+                type=values.cursor,
                 help="begin new sinks after the event with this cursor, instead of with the next event",
             ),
         ),
@@ -281,24 +216,49 @@ COMMANDS = (
     Command(
         "stats",
         "stats:stats",
-        "print for how long each apparent expression was seen on each camera, computed from a journal",
+        "print for how long each apparent expression was seen, computed from a journal or from analysed films",
         "fer-stream stats --every 5m --from 2026-01-31T08:00:00Z --to 2026-01-31T18:00:00Z --format csv",
         ("--journal", "--least-faces", *COMMON),
         (
             _argument(
-                "--every", metavar="TIME", type=_duration, help="a row for each part of the period, such as 5m or 1h"
+                "--every",
+                metavar="TIME",
+                type=values.duration,
+                help="a row for each part of the period, such as 5m or 1h",
             ),
             _argument(
                 "--from",
                 dest="since",
                 metavar="TIME",
-                type=_moment,
+                type=values.moment,
                 help="the period's beginning, or its age, such as 12h (default: the first event)",
             ),
             _argument(
-                "--to", metavar="TIME", type=_moment, help="the period's end, exclusive (default: the latest event)"
+                "--to",
+                metavar="TIME",
+                type=values.moment,
+                help="the period's end, exclusive (default: the latest event)",
             ),
             _argument("--camera", metavar="NAME", help="only this camera"),
+            _argument(
+                "--events",
+                metavar="PATH",
+                nargs="+",
+                help="read folders that `fer-stream analyze` has written, or files of events, in place of the journal: "
+                "rows for each film",
+            ),
+            _argument(
+                "--markers",
+                metavar="FILE",
+                help="rows for each trial in this file: CSV with start, end and name, or BIDS events; times are "
+                "seconds from the film's beginning, or for a journal from --from",
+            ),
+            _argument(
+                "--group",
+                choices=["camera", "track", "zone", "line"],
+                default="camera",
+                help="what a row is about: a camera, a track, a zone, or a direction of a line (default: camera)",
+            ),
             _argument(
                 "--by",
                 choices=["label", "valence"],
@@ -328,17 +288,44 @@ COMMANDS = (
                 "--output",
                 metavar="FOLDER",
                 required=True,
-                help="where to write; each of several recordings gets its own subfolder",
+                help="where to write; each of several recordings gets a subfolder, and this folder the tables of all",
             ),
             _argument("--pictures", action="store_true", help="a folder's images are unrelated: make no tracks"),
             _argument("--video", action="store_true", help="also write the video with faces and labels drawn in"),
             _argument("--show-faces", action="store_true", help="do not blur the faces in the video"),
+            _argument(
+                "--export",
+                metavar="KINDS",
+                help="also write the intervals for other programs: one or more of eaf (ELAN), boris, bids (events.tsv) "
+                "and vtt (subtitles), separated by commas",
+            ),
+            _argument(
+                "--markers",
+                metavar="FILE",
+                help="a table of trials (start, end, name, film), or a BIDS events file: the tables get a column trial",
+            ),
             _argument(
                 "--force",
                 action="store_true",
                 help="repeat what is done, and overwrite files that analyze did not write",
             ),
         ),
+    ),
+    Command(
+        "agree",
+        "agree:agree",
+        "compare the labels of fer-stream with those of coders: kappa, alpha, F1, onset errors",
+        "fer-stream agree talk anna.eaf ben.csv --map joy=happy --output agreement",
+        COMMON,
+        agree_arguments(),
+    ),
+    Command(
+        "annotations",
+        "annotations:carry_out",
+        "add an annotation of a label, such as that it is wrong, or list the annotations",
+        "fer-stream annotations list --from 7d --format csv",
+        ("--connect", "--key", "--journal", *COMMON),
+        annotation_arguments(),
     ),
     Command(
         "recognize",
@@ -364,7 +351,11 @@ COMMANDS = (
         ("--journal", *COMMON),
         (
             _argument(
-                "--older-than", metavar="AGE", type=_age, required=True, help="such as 30d, 12h, or 0s for all events"
+                "--older-than",
+                metavar="AGE",
+                type=values.age,
+                required=True,
+                help="such as 30d, 12h, or 0s for all events",
             ),
         ),
     ),
@@ -397,7 +388,7 @@ COMMANDS = (
             _argument(
                 "--timeout",
                 metavar="SECONDS",
-                type=_seconds,
+                type=values.seconds,
                 default=3.0,
                 help="fail if no aggregator answers within this time (default: 3)",
             ),
@@ -424,7 +415,7 @@ COMMANDS = (
             _argument(
                 "--timeout",
                 metavar="SECONDS",
-                type=_seconds,
+                type=values.seconds,
                 default=15.0,
                 help="how long to wait until the camera is online, or gone (default: 15)",
             ),
@@ -472,7 +463,7 @@ COMMANDS = (
                 "--role",
                 metavar="ROLE",
                 help="what it may do: capture, worker, node (both, for any camera), client, live (sees pictures), "
-                "or all",
+                "annotator (sends annotations under the key's name), or all",
             ),
             _argument(
                 "--camera",

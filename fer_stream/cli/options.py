@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fer_stream.cli.values import seconds
+from fer_stream.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,19 +29,9 @@ class Option(NamedTuple):
     how: dict[str, Any] = {}  # noqa: RUF012  (further arguments for argparse, never changed)
 
 
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
-    return seconds
-
-
 def _scan(text: str) -> float:
     try:
-        return 0.0 if text == "every-frame" else _seconds(text)
+        return 0.0 if text == "every-frame" else seconds(text)
     except argparse.ArgumentTypeError:
         raise argparse.ArgumentTypeError(f"{text!r} is neither every-frame nor a number of seconds above 0") from None
 
@@ -126,11 +121,9 @@ OPTIONS = (
         ("live.show_faces",),
         {"action": "store_const", "const": True},
     ),
-    Option(
-        "--least-faces", "N", "leave out the faces of a period that has fewer of them (default: 1)", ("least_faces",)
-    ),
+    Option("--least-faces", "N", "withhold rows about fewer faces (default: 1)", ("least_faces",)),
     Option("--log-level", "LEVEL", "debug, info, warning or error (default: info)", ("log_level",)),
-    Option("--duration", "S", "end after this many seconds", how={"type": _seconds}),
+    Option("--duration", "S", "end after this many seconds", how={"type": seconds}),
     Option("--summary", "FILE", "write a JSON summary: frame ledgers, events, times", how={"type": Path}),
     Option(
         "--format",
@@ -149,6 +142,8 @@ CAMERA_OPTIONS = (
     Option("--rate", "FPS", "cap a live camera's rate, or force a file's pace", ("rate",)),
     Option("--loop", None, "begin a file again at its end", ("loop",), _FLAG),
     Option("--masks", "JSON", "privacy masks: '[[0, 0, 0.25, 1]]' blanks the left quarter", ("masks",)),
+    Option("--zones", "JSON", "zones: '{\"till\": [[0, 0], [0.5, 0], [0.5, 1], [0, 1]]}' is the left half", ("zones",)),
+    Option("--lines", "JSON", 'lines: \'{"door": {"points": [[0.5, 0], [0.5, 1]]}}\' is a vertical one', ("lines",)),
     Option("--encoding", "NAME", "how frames are sent: auto, raw or jpeg", ("encoding",)),
     Option("--jpeg-quality", "N", "JPEG quality, from 1 to 100", ("jpeg_quality",)),
     Option("--max-width", "PX", "scale wider pictures down to this width", ("max_width",)),
@@ -239,10 +234,18 @@ def camera_values(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the given `CAMERA_OPTIONS` by the name of the setting; they are not validated."""
     values = {name.removeprefix(_CAMERA): value for name, value in vars(arguments).items() if name.startswith(_CAMERA)}
     values = {name: value for name, value in values.items() if value is not None}
-    if "masks" in values:
-        with suppress(ValueError):  # the validation reports it
-            values["masks"] = json.loads(values["masks"])
+    for name in ("masks", "zones", "lines"):
+        if name in values:
+            with suppress(ValueError):  # the validation reports it
+                values[name] = json.loads(values[name], object_pairs_hook=partial(_table, f"--{name}"))
     return values
+
+
+def _table(flag: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object; refuse equal names, of which Python would keep only the last."""
+    if twice := {name for name, count in Counter(name for name, _ in pairs).items() if count > 1}:
+        raise ConfigError(f"{flag} has the name {min(twice)} twice: rename one")
+    return dict(pairs)
 
 
 def model_arguments() -> tuple[tuple[tuple[str, ...], dict[str, Any]], ...]:

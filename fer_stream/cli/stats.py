@@ -1,106 +1,149 @@
-"""``fer-stream stats``: statistics of a period, computed from a journal (`fer_stream.events.statistics`)."""
+"""``fer-stream stats``: statistics of a period, computed from events (`fer_stream.events.statistics`)."""
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from fer_stream.cli.options import begin
 from fer_stream.cli.reading import table
+from fer_stream.client.recorded import EVENTS, recordings
 from fer_stream.errors import ConfigError
+from fer_stream.events.cloudevents import to_rfc3339
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Iterable
+    from collections.abc import Iterator, Sequence
 
-    from fer_stream.events.statistics import Row
+    from fer_stream.client.recorded import Recording
+    from fer_stream.events.rows import LineRow, Row
+    from fer_stream.events.spans import Parts, Trial
+    from fer_stream.events.statistics import Record
+    from fer_stream.settings.tree import Settings
 
-FIXED = (
-    "camera",
-    "start",
-    "end",
-    "online_s",
-    "offline_s",
-    "unknown_s",
-    "withheld",
-    "faces",
-    "unseen_s",
-    "in_view_s",
-    "uncertain_s",
-)
-"""The columns before those of the labels."""
+
+class _Source(NamedTuple):
+    """The events of a film or of the journal."""
+
+    film: str
+    """Empty for the journal."""
+    trials: Sequence[Trial]
+    """The trials of ``--markers``."""
+    record: Record
+    labels: Sequence[str] = ()
+    """Those that the model may give, if they are known."""
 
 
 def stats(arguments: Namespace) -> None:
     """Print statistics as a table, as CSV or as JSON lines."""
-    from fer_stream.client import read_journal  # noqa: PLC0415
-    from fer_stream.events.statistics import FOREVER, Record  # noqa: PLC0415
+    from fer_stream.events.rows import cells, write_csv  # noqa: PLC0415
 
     settings = begin(arguments, "stats")
     since, until = _nanoseconds(arguments.since), _nanoseconds(arguments.to)
-    record = Record(since or 0, FOREVER if until is None else until)
-    for event, _ in read_journal(settings, camera=arguments.camera):
-        record.take(event)
-    if record.first == FOREVER:
-        whose = f" of the camera {arguments.camera}" if arguments.camera else ""
-        raise ConfigError(f"the journal holds no event{whose}: give another journal with --journal")
+    rows: list[Row | LineRow] = []
+    films: list[str] = []
+    labels: dict[str, None] = {}
+    groups = settings.valence if arguments.by == "valence" else None
+    for source in _sources(arguments, settings, since, until):
+        found = source.record.rows(
+            _parts(arguments, source, since, until),
+            arguments.group,
+            least_faces=settings.least_faces,
+            groups=groups,
+        )
+        rows += found
+        films += [source.film] * len(found) if source.film else []
+        labels |= dict.fromkeys(source.labels if groups is None else groups.values())
+    if arguments.format == "jsonl":
+        for number, row in enumerate(rows):
+            values = ({"film": films[number]} if films else {}) | row.as_dict()
+            sys.stdout.write(json.dumps(values, ensure_ascii=False) + "\n")
+    elif arguments.format == "csv":
+        write_csv(rows, sys.stdout, arguments.group, films, labels)
+    else:
+        sys.stdout.write("\n".join(table(cells(rows, arguments.group, films))) + "\n")
+
+
+def _sources(arguments: Namespace, settings: Settings, since: int | None, until: int | None) -> Iterator[_Source]:
+    """Yield the events of each recording, or of the journal.
+
+    Raises:
+        AnnotationError: the markers cannot be read, or do not fit.
+        ConfigError: there are no events, or options do not go together.
+    """
+    from fer_stream.client import read_journal  # noqa: PLC0415
+    from fer_stream.events.statistics import FOREVER, Record  # noqa: PLC0415
+
+    whose = f" of the camera {arguments.camera}" if arguments.camera else ""
+    bounds = since or 0, FOREVER if until is None else until
+    read = recordings(arguments.events or ())
+    trials = _trials(arguments, read, since)
+    for recording, own in zip(read, trials, strict=False):
+        record = Record(*bounds)
+        for event in recording.events():
+            if arguments.camera in (None, event.camera) or not event.camera:
+                record.take(event)
+        if record.first == FOREVER:
+            raise ConfigError(f"{str(recording.path)!r} holds no event{whose}")
+        yield _Source(recording.film, own, record, recording.labels)
+    if not arguments.events:
+        record = Record(*bounds)
+        for event, _ in read_journal(settings, camera=arguments.camera):
+            record.take(event)
+        if record.first == FOREVER:
+            raise ConfigError(f"the journal holds no event{whose}: give another journal with --journal")
+        yield _Source("", trials[0], record)
+
+
+def _trials(arguments: Namespace, read: Sequence[Recording], since: int | None) -> list[Sequence[Trial]]:
+    """Return the trials of each recording, or of the journal.
+
+    Raises:
+        AnnotationError: the markers cannot be read, or do not fit.
+        ConfigError: options do not go together.
+    """
+    if arguments.markers is None:
+        return [()] * max(1, len(read))
+    from fer_stream.analysis.trials import by_film, spans  # noqa: PLC0415
+    from fer_stream.interchange.markers import read_markers  # noqa: PLC0415
+
+    for option in ("every", "to", *(["since"] if read else [])):
+        if getattr(arguments, option) is not None:
+            flag = "from" if option == "since" else option
+            raise ConfigError(f"--{flag} does not work with --markers, whose trials are the periods: leave out one")
+    if not read and since is None:
+        raise ConfigError("--markers of a journal needs --from: the markers' times are seconds from there")
+    markers = read_markers(Path(arguments.markers))
+    if not read:
+        return [spans(by_film(markers, {"": "the journal"})[""], since or 0)]
+    names = [each.path.parent.name if each.path.name == EVENTS else each.path.name for each in read]
+    keys = [name if names.count(name) == 1 else str(each.path) for name, each in zip(names, read, strict=True)]
+    found = by_film(markers, {key: each.source for key, each in zip(keys, read, strict=True)})
+    return [spans(found[key], each.start) for key, each in zip(keys, read, strict=True)]
+
+
+def _parts(arguments: Namespace, source: _Source, since: int | None, until: int | None) -> Parts:
+    """Return the periods; there are none for a film without trials."""
+    from fer_stream.events.spans import Parts  # noqa: PLC0415
+
+    if arguments.markers is not None:
+        return Parts(source.trials)
+    record = source.record
     every = None if arguments.every is None else round(arguments.every * 1e9)
     if since is None:  # whole parts, such as from 08:00 to 08:05, are easier to read
         since = record.first - record.first % (every or 1)
-    rows = record.rows(
-        since,
-        record.last + 1 if until is None else until,
-        every,
-        least_faces=settings.least_faces,
-        groups=settings.valence if arguments.by == "valence" else None,
-    )
-    if arguments.format == "jsonl":
-        sys.stdout.writelines(json.dumps(row.as_dict(), ensure_ascii=False) + "\n" for row in rows)
-    elif arguments.format == "csv":
-        _write_csv(rows)
-    else:
-        sys.stdout.write("\n".join(table(_cells(rows))) + "\n")
+    end = record.last + 1 if until is None else until
+    if until is None and since >= end:
+        raise ConfigError(
+            f"the period is empty: the latest event is of {to_rfc3339(record.last)}, before --from (the demo and "
+            "recordings begin in 1970)"
+        )
+    return Parts.of(since, end, every)
 
 
 def _nanoseconds(moment: int | float | None) -> int | None:
     """Return a point in time in nanoseconds; a float is an age in seconds."""
     return time.time_ns() - round(moment * 1e9) if isinstance(moment, float) else moment
-
-
-def _labels(rows: Iterable[Row]) -> list[str]:
-    return sorted({label for row in rows if row.faces for label in row.faces.labels})
-
-
-def _write_csv(rows: list[Row]) -> None:
-    """Write all durations in seconds; what is withheld is empty."""
-    labels = _labels(rows)
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow([*FIXED, *(f"{label}_s" for label in labels)])
-    for row in rows:
-        found = row.as_dict()
-        found["withheld"] = int(found["withheld"])
-        empty: Any = "" if row.faces is None else 0.0
-        parts = [found.get("labels_s", {}).get(label, empty) for label in labels]
-        writer.writerow([*(found.get(column, "") for column in FIXED), *parts])
-
-
-def _cells(rows: list[Row]) -> list[list[str]]:
-    """Return the cells of a table for people: seconds, and the shares of the time that faces were in view."""
-    labels = _labels(rows)
-    shares = [f"{name} %" for name in ("uncertain", *labels)]
-    cells = [["camera", "from", "online s", "offline s", "unknown s", "unseen s", "faces", "in view s", *shares]]
-    for row in rows:
-        start = row.as_dict()["start"].replace("T", " ").removesuffix("Z").removesuffix(".000000")
-        line = [row.camera, start, *(f"{part / 1e9:.1f}" for part in (row.online, row.offline, row.unknown))]
-        if row.faces is None:
-            line += ["-"] * (4 + len(labels))
-        else:
-            faces = row.faces
-            line += [f"{faces.unseen / 1e9:.1f}", str(faces.count), f"{faces.in_view / 1e9:.1f}"]
-            parts = (faces.uncertain, *(faces.labels.get(label, 0) for label in labels))
-            line += [f"{100 * part / faces.in_view:.1f}" if faces.in_view else "-" for part in parts]
-        cells.append(line)
-    return cells

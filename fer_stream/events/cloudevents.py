@@ -30,9 +30,12 @@ from fer_stream.types import (
     FaceData,
     GapData,
     Level,
+    LineData,
     Milliseconds,
     Nanoseconds,
+    Outline,
     Setting,
+    ZoneData,
 )
 
 if TYPE_CHECKING:
@@ -48,7 +51,13 @@ extension: https://github.com/cloudevents/spec/blob/main/cloudevents/extensions/
 digits."""
 
 DATA: dict[EventType, type[EventData]] = {
-    kind: {"camera": CameraData, "face": FaceData, "stream": GapData}.get(kind.split(".")[0], ExpressionData)
+    kind: {
+        "camera": CameraData,
+        "face": FaceData,
+        "zone": ZoneData,
+        "line": LineData,
+        "stream": GapData,
+    }.get(kind.split(".")[0], ExpressionData)
     for kind in EventType
 }
 """The class of ``data``, for each event type."""
@@ -85,14 +94,16 @@ def from_rfc3339(text: str) -> Nanoseconds:
 
 
 def event_id(event: Event) -> str:
-    """Return the event's id: 32 hex digits of SHA-256 over camera, epoch, track, type, causing frame's number, label.
+    """Return the event's id: 32 hex digits of SHA-256 over camera, epoch, track, type, causing frame's number, name.
 
-    The label is part of it because two intervals of a track may end at the same frame: the frame ends the first
-    interval and starts the second, and the second is closed before another frame arrives.
+    The name is the label, zone or line, if there is one. The label is part of the id because two intervals of a track
+    may end at the same frame: the frame ends the first interval and starts the second, and the second is closed before
+    another frame arrives. Zones may overlap, and lines may cross.
     """
     name = f"{event.camera}\n{event.epoch}\n{event.track}\n{event.type}\n{event.frame}"
-    if isinstance(event.data, ExpressionData):
-        name += f"\n{event.data.label}"
+    match event.data:
+        case ExpressionData(label=own) | ZoneData(zone=own) | LineData(line=own):
+            name += f"\n{own}"
     return hashlib.sha256(name.encode()).hexdigest()[:32]
 
 
@@ -236,6 +247,8 @@ def _writer(kind: Any) -> Callable[[Any], str]:
     """Return a function that converts a value of this type (not ``None``) to JSON."""
     if kind is Nanoseconds:
         return lambda time: f'"{to_rfc3339(time)}"'
+    if kind is Outline:
+        return lambda points: f"[{','.join([f'[{_rounded(x)},{_rounded(y)}]' for x, y in points])}]"
     if kind is Box:
         return lambda box: "[%.1f,%.1f,%.1f,%.1f]" % box  # noqa: UP031  (takes half the time of four f-string fields)
     if kind in (float, Level, Setting):
@@ -271,6 +284,8 @@ def _rounded(value: float) -> str:
 def _load(value: Any, kind: Any) -> Any:
     if kind is Nanoseconds:
         return from_rfc3339(value)
+    if kind is Outline:
+        return tuple((_number(x), _number(y)) for x, y in value)
     if kind is Box:
         x1, y1, x2, y2 = map(_number, value)
         return Box(x1, y1, x2, y2)

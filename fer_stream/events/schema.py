@@ -13,7 +13,7 @@ from typing import Any, get_args, get_origin
 from fer_stream.events.cloudevents import DATA, SEQUENCE_DIGITS, data_fields
 from fer_stream.settings.kinds import CAMERA_NAME
 from fer_stream.system.version import __version__
-from fer_stream.types import Box, Cursor, EventType, GapData, Level, Milliseconds, Nanoseconds, Setting
+from fer_stream.types import Box, Cursor, EventType, GapData, Level, Milliseconds, Nanoseconds, Outline, Setting
 
 Schema = dict[str, Any]
 
@@ -37,6 +37,12 @@ _JSON_TYPES: dict[Any, Schema] = {
         "minItems": 4,
         "maxItems": 4,
         "description": "[x1, y1, x2, y2] in pixels of the picture, not clipped to it.",
+    },
+    Outline: {
+        "type": "array",
+        "items": {"type": "array", "items": _PROBABILITY, "minItems": 2, "maxItems": 2},
+        "minItems": 2,
+        "description": "Points [x, y] as fractions of the picture's width and height.",
     },
     int: _COUNT,
     float: _PROBABILITY,
@@ -163,9 +169,10 @@ def _branch(kind: EventType) -> Schema:
         else {"type": "string", "pattern": f"^/cameras/{camera}$"},
         "data": {"$ref": f"#/$defs/{DATA[kind].__name__}"},
     }
-    if about in ("face", "emotion", "valence"):
-        ended = what in ("left", "ended")
+    if about not in ("camera", "stream"):
         properties["subject"] = {"type": "string", "pattern": "^tracks/[1-9][0-9]*$"}
+    if about in ("face", "emotion", "valence", "zone"):
+        ended = what in ("left", "ended")
         properties["data"] |= {"properties": {"end_time": {"type": "string" if ended else "null"}}}
     return {"title": str(kind), "properties": properties, "required": list(properties)}
 

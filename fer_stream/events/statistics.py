@@ -1,99 +1,56 @@
-"""Statistics of a period: for how long each apparent expression was seen on each camera, computed from events alone.
+"""Statistics of a period: for how long each apparent expression was seen, computed from events alone.
 
-Time is never counted twice, and time about which nothing is known is told::
+A row is about a camera, a track, a zone or a line. No time is counted twice, and unknown time is counted, too::
 
     period = online + offline + unknown        of a camera
-    online = unseen + time with a face in view
+    online = unseen + time with a face there   (in the picture, or in the zone)
     in_view = uncertain + labels               summed over the faces
 
 A face without an open interval is *uncertain*: it is not counted as neutral. A camera is *offline* from
 ``camera.offline`` to its next event, and its state is *unknown* before its first event, where events are missing
-(``stream.gap``), and after its latest event, unless the caller knows more. What is still open counts up to there.
+(``stream.gap``), and after its latest event, unless the caller knows more. Open stays, intervals and visits count up to
+the latest known time. The time of a label in a zone is the time that is in an interval and in a visit of the same face.
+
+**Small groups.** With ``least_faces`` above 1, rows about fewer faces are withheld. So are all rows of tracks, and all
+zones and lines of a camera whose own row is withheld. If only one zone is withheld, or if the withheld zones together
+had fewer faces than ``least_faces``, the zone with the next fewest faces is withheld, too: otherwise the withheld
+values could be computed from the camera's row and the other zones. This does not protect against requests for many
+slightly different periods.
 
 This module uses no clock, socket or file.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from dataclasses import dataclass, field
+from statistics import median_low
+from typing import TYPE_CHECKING
 
 from fer_stream.errors import ConfigError
-from fer_stream.events.cloudevents import to_rfc3339
-from fer_stream.types import CameraData, Event, EventType, ExpressionData, FaceData, GapData, Nanoseconds
+from fer_stream.events.history import CameraHistory, Labelled, Stay, states
+from fer_stream.events.rows import Faces, LineRow, Row, Visits
+from fer_stream.events.spans import MOST_ROWS, Parts, common, union
+from fer_stream.types import CameraData, EventType, ExpressionData, FaceData, GapData, LineData, Nanoseconds, ZoneData
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    Span = tuple[int, int]
-    """Begin (inclusive) and end (exclusive) in nanoseconds."""
-
-MOST_ROWS = 100_000
-"""Most rows of one answer."""
+    from fer_stream.events.rows import Group
+    from fer_stream.events.spans import Span
+    from fer_stream.types import Event
 
 FOREVER = 1 << 62
 """Nanoseconds: later than any time."""
 
-
 ANOTHER_JOURNAL = "another journal"
 """The reason of a gap after which epochs begin anew (`fer_stream.client.partition`)."""
 
+_Track = tuple[int, int, int]
+"""Journal, epoch and number of a track."""
 
-@dataclass(frozen=True, slots=True)
-class Faces:
-    """The faces of a camera in a period. Durations are in nanoseconds."""
-
-    count: int
-    """How many faces were in view: a face that leaves and comes back counts again."""
-    unseen: int
-    """Time in which the camera was online and no face was in view."""
-    in_view: int
-    """Time that the faces were in view, summed over the faces."""
-    uncertain: int
-    """The part of ``in_view`` in which the face had no label."""
-    labels: dict[str, int]
-    """The part of ``in_view`` of each label."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One camera in one period. Durations are in nanoseconds; ``online + offline + unknown`` is the whole period."""
-
-    camera: str
-    start: Nanoseconds
-    end: Nanoseconds
-    online: int
-    offline: int
-    unknown: int
-    faces: Faces | None
-    """``None``: withheld, because there were some faces, but fewer than `least_faces` asks for."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the row as JSON values: durations in seconds, ``share`` as a part of ``in_view_s``."""
-        found: dict[str, Any] = {
-            "camera": self.camera,
-            "start": to_rfc3339(self.start),
-            "end": to_rfc3339(self.end),
-            "online_s": _seconds(self.online),
-            "offline_s": _seconds(self.offline),
-            "unknown_s": _seconds(self.unknown),
-            "withheld": self.faces is None,
-        }
-        if self.faces is None:
-            return found
-        faces = self.faces
-        return found | {
-            "faces": faces.count,
-            "unseen_s": _seconds(faces.unseen),
-            "in_view_s": _seconds(faces.in_view),
-            "uncertain_s": _seconds(faces.uncertain),
-            "labels_s": {label: _seconds(part) for label, part in faces.labels.items()},
-            "share": {label: round(part / faces.in_view, 4) for label, part in faces.labels.items() if faces.in_view},
-        }
-
-
-def _seconds(nanoseconds: int) -> float:
-    return round(nanoseconds / 1e9, 3)
+_Key = int | tuple[str, int]
+"""An interval by its start, or a visit by its zone and start."""
 
 
 class Record:
@@ -108,6 +65,11 @@ class Record:
         self._bounds = since, until
         self._cameras: dict[str, _Camera] = {}
 
+    @property
+    def cameras(self) -> list[str]:
+        """The names of the cameras."""
+        return sorted(self._cameras)
+
     def take(self, event: Event) -> None:
         """Take the next event."""
         if isinstance(event.data, GapData):  # of which cameras is not known
@@ -116,127 +78,216 @@ class Record:
             return
         self.first, self.last = min(self.first, event.time), max(self.last, event.time)
         if event.camera not in self._cameras:
-            self._cameras[event.camera] = _Camera(*self._bounds)
+            self._cameras[event.camera] = _Camera(event.camera, *self._bounds)
         self._cameras[event.camera].take(event, event.data)
 
     def rows(
         self,
-        start: int,
-        end: int,
-        every: int | None = None,
+        parts: Parts,
+        group: Group = "camera",
         *,
         camera: str | None = None,
         least_faces: int = 1,
         groups: Mapping[str, str] | None = None,
         online: Mapping[str, int] | None = None,
         most: int = MOST_ROWS,
-    ) -> list[Row]:
-        """Return a row for each camera and each part of a period.
+    ) -> list[Row] | list[LineRow]:
+        """Return a row for each camera and part; or for each of its tracks, zones or directions of lines and part.
 
         Args:
-            start: the beginning of the period, in nanoseconds since the Unix epoch.
-            end: its end, exclusive.
-            every: nanoseconds of each part, of which the last one may be shorter; ``None``: one part.
+            parts: the parts of the period, or the trials.
+            group: what a row is about. A track has rows for the parts in which it was in view.
             camera: only this camera.
-            least_faces: of how many faces at least something is said; what is said of fewer is withheld.
+            least_faces: rows about fewer faces are withheld.
             groups: the group of each label, such as its valence; a label without a group counts as uncertain.
             online: the time until which a camera is known to be online, by its name.
             most: the most rows.
 
         Raises:
-            ConfigError: the period is empty, or there would be more than ``most`` rows.
+            ConfigError: there would be more than ``most`` rows.
         """
-        every = end - start if every is None else every
-        if end <= start or every <= 0:
-            raise ConfigError("the period is empty: its end must be after its beginning")
-        count = -(-(end - start) // every)
-        cameras = sorted(name for name in self._cameras if camera in (None, name))
-        if count * max(1, len(cameras)) > most:
-            raise ConfigError(
-                f"these are {count} parts for each of {len(cameras)} cameras, and at most {most} in all are "
-                "possible: choose a shorter period or longer parts"
-            )
-        parts = _Parts(start, end, every, count)
-        found = []
+        cameras = [name for name in self.cameras if camera in (None, name)]
+        if len(parts) * max(1, len(cameras)) > most:
+            raise _too_many(f"{len(parts)} parts for each of {len(cameras)} cameras", most)
+        found: list[Row] | list[LineRow] = []
         for name in cameras:
-            found += self._cameras[name].rows(name, parts, least_faces, groups, (online or {}).get(name, 0))
+            one = _CameraRows(self._cameras[name], parts, least_faces, groups, (online or {}).get(name, 0))
+            made = {"camera": one.whole, "track": one.tracks, "zone": one.zones, "line": one.lines}[group]
+            for row in made():
+                if len(found) == most:
+                    raise _too_many(f"more than {most} rows, one for each {group} and part", most)
+                found.append(row)  # type: ignore[arg-type]
+        return found
+
+    def history(
+        self, since: int, until: int, *, camera: str | None = None, online: Mapping[str, int] | None = None, most: int
+    ) -> list[CameraHistory] | None:
+        """Return the spans of a period; ``None`` if there would be more than ``most``.
+
+        Args:
+            since: the period's beginning, in nanoseconds since the Unix epoch.
+            until: its end.
+            camera: only this camera.
+            online: as in `rows`.
+            most: the most stays, labels and states together.
+        """
+        found, count = [], 0
+        for name in [name for name in self.cameras if camera in (None, name)]:
+            one = self._cameras[name]
+            now = max(one.known, (online or {}).get(name, 0))
+            stays = []
+            for stay in one.history(now, since, until):
+                stays.append(stay)
+                count += 1 + len(stay.labels)
+                if count > most:
+                    return None
+            found_states = states(since, until, *one.states(now))
+            count += len(found_states)
+            if count > most:
+                return None
+            found.append(CameraHistory(name, found_states, sorted(stays)))
         return found
 
 
+def _too_many(what: str, most: int) -> ConfigError:
+    return ConfigError(
+        f"these are {what}, and at most {most} in all are possible: choose a shorter period or longer parts"
+    )
+
+
+@dataclass(slots=True)
+class _Face:
+    """What is known of one track. Later events of a stay, interval or visit replace earlier ones."""
+
+    start: int
+    last: int
+    """The latest known time of its stay."""
+    spans: dict[_Key, tuple[str, int]] = field(default_factory=dict)
+    """Label and latest known time of each interval; zone and latest known time of each visit."""
+
+
 class _Camera:
-    """What is known of one camera. Later events of a stay or an interval replace what earlier ones said of it."""
+    """What is known of one camera."""
 
-    def __init__(self, since: int, until: int) -> None:
-        self._bounds = since, until
-        self._online: list[Span] = []
-        self._offline: list[Span] = []
-        self._stays: dict[tuple[int, int, int], Span] = {}
-        """Start and latest known time of each face, by journal, epoch and track."""
-        self._intervals: dict[tuple[int, int, int, int], tuple[str, int]] = {}
-        """Label and latest known time of each interval, by journal, epoch, track and start."""
-        self._open_stays: set[tuple[int, int, int]] = set()
-        self._open_intervals: set[tuple[int, int, int, int]] = set()
-        self._journal = self._epoch = 0
-        self._state: bool | None = None
+    def __init__(self, name: str, since: int, until: int) -> None:
+        self.name = name
+        self.online: list[Span] = []
+        self.offline: list[Span] = []
+        self.faces: dict[_Track, _Face] = {}
+        self.crossings: dict[tuple[str, str], list[tuple[int, _Track]]] = {}
+        """When which track crossed each line in each direction; those that were never crossed are here, too."""
+        self.zones: set[str] = set()
+        self.state: bool | None = None
         """Whether it is online; ``None``: unknown."""
-        self._since = self._known = 0
+        self.since = self.known = 0
+        self._bounds = since, until
+        self._open_stays: set[_Track] = set()
+        self._open_spans: set[tuple[_Track, _Key]] = set()
+        self._journal = self._epoch = 0
 
-    def take(self, event: Event, data: CameraData | FaceData | ExpressionData) -> None:
+    def take(self, event: Event, data: CameraData | FaceData | ExpressionData | ZoneData | LineData) -> None:
         if event.epoch >= self._epoch:  # else a restarted aggregator closes what was open when a new epoch began
             self._take_state(event, data)
         track = self._journal, event.epoch, event.track
-        if isinstance(data, FaceData):
-            self._take_stay(track, data, event.time)
-        elif isinstance(data, ExpressionData):
-            self._take_interval(track, data, event.time)
+        match data:
+            case CameraData():
+                self.zones.update(data.zones or ())
+                for name, line in (data.lines or {}).items():
+                    for direction in (line.to_right, line.to_left):
+                        self.crossings.setdefault((name, direction), [])
+            case FaceData():
+                self._take_stay(track, data, event.time)
+            case ExpressionData():
+                self._take_span(track, data.start_time, data.label, data, event.time)
+            case ZoneData():
+                self.zones.add(data.zone)
+                self._take_span(track, (data.zone, data.start_time), data.zone, data, event.time)
+            case LineData():
+                crossed = self.crossings.setdefault((data.line, data.direction), [])
+                if self._reaches(event.time, event.time):
+                    crossed.append((event.time, track))
         if event.type is EventType.CAMERA_OFFLINE and event.epoch == self._epoch:
             self.lose()
-            self._state, self._since = False, event.time
+            self.state, self.since = False, event.time
 
-    def _take_state(self, event: Event, data: CameraData | FaceData | ExpressionData) -> None:
-        if event.epoch != self._epoch and self._state:
+    def _take_state(self, event: Event, data: CameraData | FaceData | ExpressionData | ZoneData | LineData) -> None:
+        if event.epoch != self._epoch and self.state:
             self.lose()  # the end of that epoch is missing
         self._epoch = event.epoch
-        if self._state is not True:
-            since = event.time if isinstance(data, CameraData) else data.start_time
-            if self._state is False:
-                self._add(self._offline, self._since, since)
-            self._state, self._since, self._known = True, since, event.time
-        self._known = max(self._known, event.time)
+        if self.state is not True:
+            since = event.time if isinstance(data, CameraData | LineData) else data.start_time
+            if self.state is False:
+                self._add(self.offline, self.since, since)
+            self.state, self.since, self.known = True, since, event.time
+        self.known = max(self.known, event.time)
 
-    def _take_stay(self, track: tuple[int, int, int], data: FaceData, time: int) -> None:
-        self._stays[track] = data.start_time, max(data.start_time, time if data.end_time is None else data.end_time)
+    def _take_stay(self, track: _Track, data: FaceData, time: int) -> None:
+        last = max(data.start_time, time if data.end_time is None else data.end_time)
+        face = self.faces.setdefault(track, _Face(data.start_time, last))
+        face.start, face.last = data.start_time, last
         if data.end_time is None:
             self._open_stays.add(track)
         else:
             self._open_stays.discard(track)
-            if not self._reaches(*self._stays[track]):
-                del self._stays[track]
+            if not self._reaches(face.start, face.last):
+                del self.faces[track]
 
-    def _take_interval(self, track: tuple[int, int, int], data: ExpressionData, time: int) -> None:
+    def _take_span(self, track: _Track, key: _Key, name: str, data: ExpressionData | ZoneData, time: int) -> None:
         # If a gap hides when the face came, its first interval is the first that is known of it.
-        start, last = self._stays.get(track, (data.start_time, 0))
-        self._stays[track] = min(start, data.start_time), max(last, time)
+        face = self.faces.setdefault(track, _Face(data.start_time, 0))
+        face.start, face.last = min(face.start, data.start_time), max(face.last, time)
         if track[1] == self._epoch:
             self._open_stays.add(track)
-        interval = *track, data.start_time
-        self._intervals[interval] = data.label, max(data.start_time, time if data.end_time is None else data.end_time)
+        last = max(data.start_time, time if data.end_time is None else data.end_time)
+        face.spans[key] = name, last
         if data.end_time is None:
-            self._open_intervals.add(interval)
+            self._open_spans.add((track, key))
         else:
-            self._open_intervals.discard(interval)
-            if not self._reaches(data.start_time, data.end_time):
-                del self._intervals[interval]
+            self._open_spans.discard((track, key))
+            if not self._reaches(data.start_time, last):
+                del face.spans[key]
 
     def lose(self, *, another_journal: bool = False) -> None:
-        """Take that nothing is known of what follows the latest event."""
-        if self._state:
-            self._add(self._online, self._since, self._known)
+        """Set the state to unknown from the latest event on."""
+        if self.state:
+            self._add(self.online, self.since, self.known)
         self._open_stays.clear()
-        self._open_intervals.clear()
-        self._state = None
-        if another_journal:  # whose epochs and tracks may have the same numbers
+        self._open_spans.clear()
+        self.state = None
+        if another_journal:  # its epochs and tracks may have the same numbers
             self._journal, self._epoch = self._journal + 1, 0
+
+    def stay(self, track: _Track, now: int) -> Span:
+        """Return when a face was in view, if the latest known time is ``now``."""
+        face = self.faces[track]
+        return face.start, max(face.last, now) if track in self._open_stays else face.last
+
+    def spans(self, track: _Track, now: int) -> Iterator[tuple[_Key, str, Span]]:
+        """Yield key, name and span of each interval and visit of a face, if the latest known time is ``now``."""
+        for key, (name, last) in self.faces[track].spans.items():
+            start = key if isinstance(key, int) else key[1]
+            yield key, name, (start, max(last, now) if (track, key) in self._open_spans else last)
+
+    def states(self, now: int) -> tuple[list[Span], list[Span]]:
+        """Return when it was online and when offline, if the latest known time is ``now``."""
+        online = [*self.online, *(self.stay(track, now) for track in self.faces)]
+        offline = list(self.offline)
+        if self.state is not None:
+            (online if self.state else offline).append((self.since, now if self.state else FOREVER))
+        return online, offline
+
+    def history(self, now: int, since: int, until: int) -> Iterator[Stay]:
+        """Yield the faces in view in a period, if the latest known time is ``now``."""
+        for track in self.faces:
+            start, end = self.stay(track, now)
+            if end < since or start >= until:
+                continue
+            labels = [
+                Labelled(begin, stop, name, (track, key) in self._open_spans)
+                for key, name, (begin, stop) in self.spans(track, now)
+                if isinstance(key, int) and stop >= since and begin < until
+            ]
+            yield Stay(start, end, track[1], track[2], track in self._open_stays, sorted(labels))
 
     def _add(self, spans: list[Span], start: int, end: int) -> None:
         if start <= end and self._reaches(start, end):
@@ -246,85 +297,162 @@ class _Camera:
         since, until = self._bounds
         return end >= since and start < until
 
-    def rows(
-        self, name: str, parts: _Parts, least_faces: int, groups: Mapping[str, str] | None, until: int
-    ) -> list[Row]:
-        now = max(self._known, until)
-        stays = [
-            (start, max(last, now) if key in self._open_stays else last) for key, (start, last) in self._stays.items()
-        ]
-        online, offline = [*self._online, *stays], list(self._offline)
-        if self._state is not None:
-            (online if self._state else offline).append((self._since, now if self._state else FOREVER))
-        labels: dict[str, list[Span]] = {}
-        for key, (label, last) in self._intervals.items():
-            span = key[-1], max(last, now) if key in self._open_intervals else last
-            group = label if groups is None else groups.get(label, label if label in groups.values() else None)
-            if group is not None:
-                labels.setdefault(group, []).append(span)
-        on, occupied = parts.spread(_union(online)), parts.spread(_union(stays))
-        known = parts.spread(_union([*online, *offline]))
-        counts, in_view = parts.counts(stays), parts.spread(stays)
-        shares = {label: parts.spread(labels[label]) for label in sorted(labels)}
-        rows = []
-        for number, (start, end) in enumerate(parts):
-            faces = None
-            if not 0 < counts[number] < least_faces:
-                told = {label: spread[number] for label, spread in shares.items() if spread[number]}
-                uncertain = in_view[number] - sum(told.values())
-                unseen = on[number] - occupied[number]
-                faces = Faces(counts[number], unseen, in_view[number], uncertain, told)
-            rest = known[number] - on[number], end - start - known[number]
-            rows.append(Row(name, Nanoseconds(start), Nanoseconds(end), on[number], *rest, faces))
-        return rows
+
+class _Sum:
+    """The sums over faces in one part."""
+
+    __slots__ = ("count", "durations", "labels")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.durations: list[int] = []
+        self.labels: Counter[str] = Counter()
 
 
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    """The parts of a period."""
+class _CameraRows:
+    """Computes the rows of one camera."""
 
-    start: int
-    end: int
-    every: int
-    count: int
+    def __init__(
+        self, camera: _Camera, parts: Parts, least_faces: int, groups: Mapping[str, str] | None, until: int
+    ) -> None:
+        self._camera, self._parts, self._least, self._groups = camera, parts, least_faces, groups
+        self._now = max(camera.known, until)
+        self._stays = {track: camera.stay(track, self._now) for track in camera.faces}
+        online, offline = camera.states(self._now)
+        self._on = parts.spread(union(online))
+        self._known = parts.spread(union([*online, *offline]))
 
-    def __iter__(self) -> Iterator[Span]:
-        for number in range(self.count):
-            begin = self.start + number * self.every
-            yield begin, min(begin + self.every, self.end)
+    def whole(self) -> Iterator[Row]:
+        """Yield a row for each part."""
+        stays = self._stays.values()
+        occupied = self._parts.spread(union(stays))
+        sums = self._sums((track, [stay], [stay]) for track, stay in self._stays.items())
+        for number in range(len(self._parts)):
+            found = sums.get(number, _Sum())
+            yield self._row(
+                number, None if 0 < found.count < self._least else self._faces(number, found, occupied[number])
+            )
 
-    def _within(self, spans: Iterable[Span]) -> Iterable[tuple[int, int, int, int]]:
-        """Yield begin and end of each span within the period, and the numbers of its first and last part."""
-        for begin, end in spans:
-            if begin < self.end and (end > self.start or begin == end == self.start):
-                begin, end = max(begin, self.start), min(end, self.end)  # noqa: PLW2901
-                first = (begin - self.start) // self.every
-                yield begin, end, first, max(first, (end - 1 - self.start) // self.every)
+    def tracks(self) -> Iterator[Row]:
+        """Yield a row for each track and part, or one withheld row for each part if ``least_faces`` is above 1."""
+        if self._least > 1:
+            yield from (self._row(number, None) for number in range(len(self._parts)))
+            return
+        for track, stay in sorted(self._stays.items(), key=lambda each: (each[1], each[0])):
+            for number, found in sorted(self._sums([(track, [stay], [stay])]).items()):
+                yield self._row(number, self._faces(number, found, sum(found.durations)), track=track[1:])
 
-    def spread(self, spans: Iterable[Span]) -> list[int]:
-        """Return how much of the spans is in each part."""
-        found = [0] * self.count
-        for begin, end, first, last in self._within(spans):
-            for number in range(first, last + 1):
-                edge = self.start + number * self.every
-                found[number] += min(end, edge + self.every) - max(begin, edge)
+    def zones(self) -> Iterator[Row]:
+        """Yield a row for each zone and part."""
+        visits: dict[str, dict[_Track, list[Span]]] = {zone: {} for zone in sorted(self._camera.zones)}
+        for track in self._camera.faces:
+            for key, name, span in self._camera.spans(track, self._now):
+                if not isinstance(key, int):
+                    visits[name].setdefault(track, []).append(span)
+        sums, occupied = {}, {}
+        for zone, found in visits.items():
+            # Visits of a face to one zone do not overlap, but one without a duration may lie at the end of another.
+            sums[zone] = self._sums((track, spans, union(spans)) for track, spans in found.items())
+            occupied[zone] = self._parts.spread(union(span for spans in found.values() for span in spans))
+        present = self._present()
+        for number in range(len(self._parts)):
+            by_zone = {zone: sums[zone].get(number, _Sum()) for zone in visits}
+            withheld = self._withheld(present[number], {zone: found.count for zone, found in by_zone.items()})
+            for zone, part in by_zone.items():
+                if zone in withheld:
+                    yield self._row(number, None, zone=zone)
+                else:
+                    faces = self._faces(number, part, occupied[zone][number])
+                    yield self._row(number, faces, zone=zone, visits=_visits(part.durations))
+
+    def lines(self) -> Iterator[LineRow]:
+        """Yield a row for each direction of each line and part."""
+        found: dict[tuple[str, str], dict[int, list[_Track]]] = {}
+        for key, crossed in sorted(self._camera.crossings.items()):
+            found[key] = {}
+            for time, track in crossed:
+                for number, _, _ in self._parts.pieces([(time, time)]):
+                    found[key].setdefault(number, []).append(track)
+        present = self._present()
+        for number in range(len(self._parts)):
+            for (line, direction), by_part in found.items():
+                tracks = by_part.get(number, [])
+                count = len(set(tracks))
+                hidden = 0 < count < self._least or 0 < present[number] < self._least
+                faces, crossings = (None, None) if hidden else (count, len(tracks))
+                trial = self._parts.trials[number].name
+                yield LineRow(self._camera.name, *self._times(number), line, direction, faces, crossings, trial)
+
+    def _sums(self, faces: Iterable[tuple[_Track, Sequence[Span], Sequence[Span]]]) -> dict[int, _Sum]:
+        """Add up faces by part: each with the spans to count, and the same time in spans that do not overlap."""
+        sums: dict[int, _Sum] = {}
+        for track, spans, distinct in faces:
+            seen = set()
+            for number, begin, end in self._parts.pieces(spans):
+                found = sums.get(number)
+                if found is None:
+                    found = sums[number] = _Sum()
+                found.durations.append(end - begin)
+                if number not in seen:
+                    seen.add(number)
+                    found.count += 1
+            if not seen:
+                continue
+            for key, name, span in self._camera.spans(track, self._now):
+                if isinstance(key, int) and (label := self._label(name)) is not None:
+                    for number, begin, end in self._parts.pieces(common([span], distinct)):
+                        sums[number].labels[label] += end - begin
+        return sums
+
+    def _label(self, label: str) -> str | None:
+        """Return the name under which the time of a label counts; ``None``: it counts as uncertain."""
+        if self._groups is None:
+            return label
+        return self._groups.get(label, label if label in self._groups.values() else None)
+
+    def _faces(self, number: int, found: _Sum, occupied: int) -> Faces:
+        in_view = sum(found.durations)
+        labels = {label: part for label, part in sorted(found.labels.items()) if part}
+        return Faces(found.count, self._on[number] - occupied, in_view, in_view - sum(labels.values()), labels)
+
+    def _present(self) -> list[int]:
+        """Return how many faces were in view in each part."""
+        counts = [0] * len(self._parts)
+        for number, _, _ in self._parts.pieces(self._stays.values()):
+            counts[number] += 1
+        return counts
+
+    def _withheld(self, present: int, counts: dict[str, int]) -> set[str]:
+        """Return the zones whose rows are withheld; see "Small groups" above."""
+        if 0 < present < self._least:
+            return set(counts)
+        found = {zone for zone, count in counts.items() if 0 < count < self._least}
+        others = sorted((count, zone) for zone, count in counts.items() if count and zone not in found)
+        if found:
+            for _, zone in others:
+                if len(found) > 1 and sum(counts[each] for each in found) >= self._least:
+                    break
+                found.add(zone)
         return found
 
-    def counts(self, spans: Iterable[Span]) -> list[int]:
-        """Return how many of the spans reach into each part."""
-        found = [0] * self.count
-        for _, _, first, last in self._within(spans):
-            for number in range(first, last + 1):
-                found[number] += 1
-        return found
+    def _times(self, number: int) -> tuple[Nanoseconds, Nanoseconds, int, int, int]:
+        """Return beginning and end of a part, and for how long the camera was online, offline, and unknown."""
+        _, start, end = self._parts.trials[number]
+        on, known = self._on[number], self._known[number]
+        return Nanoseconds(start), Nanoseconds(end), on, known - on, end - start - known
+
+    def _row(
+        self,
+        number: int,
+        faces: Faces | None,
+        *,
+        track: tuple[int, int] | None = None,
+        zone: str = "",
+        visits: Visits | None = None,
+    ) -> Row:
+        trial = self._parts.trials[number].name
+        return Row(self._camera.name, *self._times(number), faces, trial, track, zone, visits)
 
 
-def _union(spans: Iterable[Span]) -> list[Span]:
-    """Return the same time in spans that do not overlap, in order."""
-    found: list[Span] = []
-    for begin, end in sorted(spans):
-        if found and begin <= found[-1][1]:
-            found[-1] = found[-1][0], max(found[-1][1], end)
-        else:
-            found.append((begin, end))
-    return found
+def _visits(durations: list[int]) -> Visits:
+    return Visits(len(durations), median_low(durations), max(durations)) if durations else Visits(0, 0, 0)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from fer_stream.events.smoother import Change, LabelSet, Smoother
 from fer_stream.events.tracker import Tracker
+from fer_stream.events.zones import PlaceTracker
 from fer_stream.imaging.geometry import overlap
 from fer_stream.settings.sections import SmootherSettings
 from fer_stream.types import (
@@ -32,15 +33,19 @@ from fer_stream.types import (
     Searched,
     Setting,
     Track,
+    ZoneData,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from fer_stream.events.attention import Attention
+    from fer_stream.events.calibration import Calibration
     from fer_stream.events.smoother import Levels
     from fer_stream.events.tracker import Course
+    from fer_stream.events.zones import PlaceEvent
     from fer_stream.settings.tree import TrackerSettings
+    from fer_stream.types import Places
 
 
 HERE = 0.5
@@ -62,6 +67,8 @@ class Timeline:
         tracker: TrackerSettings,
         smoother: SmootherSettings,
         attention: Attention,
+        calibration: Calibration | None = None,
+        places: Places | None = None,
     ) -> None:
         self.camera = camera
         self.epoch = epoch
@@ -86,7 +93,10 @@ class Timeline:
         self._smoother_settings = smoother
         self._tracker = Tracker(tracker)
         self._attention = attention
+        self._calibration = calibration
         self._smoothers: dict[int, Smoother] = {}
+        self._places = places
+        self._place_tracker: PlaceTracker | None = None
 
     @property
     def face_regions(self) -> tuple[Box, ...]:
@@ -126,11 +136,16 @@ class Timeline:
         self.time, self.frame = max(time, self.time), frame
         if not self.online:
             self.online, self.size = True, size
-            about = CameraData("first frame", *size, self._own_settings())
+            about = CameraData("first frame", *size, self._own_settings(), self._own_calibration())
+            if self._places:
+                about = replace(about, zones=self._places.zones or None, lines=self._places.lines or None)
+                self._place_tracker = PlaceTracker(self._places, size)
             events.append(self._event(EventType.CAMERA_ONLINE, 0, about))
         elif size != self.size:
             events += self._close_all()
             self.size = size
+            if self._place_tracker:
+                self._place_tracker.resize(size)
             events.append(self._event(EventType.CAMERA_RESET, 0, CameraData("resolution changed", *size)))
         tracking = self._tracker.update(self.time, faces)
         events += self._leave(tracking.left)
@@ -139,8 +154,12 @@ class Timeline:
             events.append(self._event(EventType.FACE_ENTERED, track.id, self._stay(track, None)))
         for track in tracking.seen:
             if (face := track.face).probabilities is not None:
-                changes = self._smoothers[track.id].observe(self.time, face.probabilities, face.quality, face.measures)
+                scored = self._calibration.apply(face.probabilities) if self._calibration else face.probabilities
+                changes = self._smoothers[track.id].observe(self.time, scored, face.quality, face.measures)
                 events += self._expressions(track, changes)
+        if self._place_tracker:
+            for track in tracking.seen:
+                events += self._place_events(self._place_tracker.observe(track))
         self.tracks = tracking.seen
         self.searched = searched is not None or not self._attention.following
         self.candidates, self.courses = tracking.candidates, self._tracker.courses
@@ -185,6 +204,9 @@ class Timeline:
         settings = self._smoother_settings
         return None if settings == SmootherSettings() else {name: Setting(value) for name, value in settings}
 
+    def _own_calibration(self) -> dict[str, Setting] | None:
+        return self._calibration.as_dict() if self._calibration else None
+
     def _close_all(self) -> list[Event]:
         events = self._leave(self._tracker.tracks)
         self._tracker.forget()
@@ -196,6 +218,8 @@ class Timeline:
         for track in tracks:
             smoother = self._smoothers.pop(track.id)
             events += self._expressions(track, smoother.close(track.last_seen))
+            if self._place_tracker:
+                events += self._place_events(self._place_tracker.leave(track))
             stay = replace(self._stay(track, track.last_seen), measures=_measures(smoother.levels))
             events.append(self._event(EventType.FACE_LEFT, track.id, stay))
         return events
@@ -223,6 +247,9 @@ class Timeline:
             events.append(self._event(self._kinds[change.what], track.id, data))
         return events
 
+    def _place_events(self, events: Iterable[PlaceEvent]) -> list[Event]:
+        return [self._event(kind, track.id, data) for kind, track, data in events]
+
     def _event(self, kind: EventType, track: int, data: EventData) -> Event:
         return Event(kind, self.camera, self.epoch, self.frame, track, self.time, data)
 
@@ -245,11 +272,12 @@ def closing(event: Event) -> Event:
     ``event`` is its last journaled event. The end is the time of that event, as nothing is known about later times.
     """
     family = event.type.partition(".")[0]
-    kind = {"camera": EventType.CAMERA_OFFLINE, "face": EventType.FACE_LEFT}.get(family) or EventType(f"{family}.ended")
+    kinds = {"camera": EventType.CAMERA_OFFLINE, "face": EventType.FACE_LEFT, "zone": EventType.ZONE_LEFT}
+    kind = kinds.get(family) or EventType(f"{family}.ended")
     data = event.data
-    if isinstance(data, FaceData | ExpressionData):
+    if isinstance(data, FaceData | ExpressionData | ZoneData):
         end = max(event.time, data.start_time)
         data = replace(data, end_time=end, duration_ms=_milliseconds(data.start_time, end))
     elif isinstance(data, CameraData):
-        data = replace(data, reason="aggregator restarted", smoother=None)
+        data = replace(data, reason="aggregator restarted", smoother=None, calibration=None, zones=None, lines=None)
     return replace(event, type=kind, data=data, sequence=0, cursor=BEGINNING)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fer_stream.fleet.records import Command
     from fer_stream.plugins import JournalWriter
     from fer_stream.settings.tree import FleetSettings
+    from fer_stream.types import Annotation, AnnotationPage, AnnotationQuery
 
 Task = Beat | Write | Read | Look | Fence | Recover
 """A command that the engine carries out."""
@@ -64,6 +65,14 @@ class Journals(Protocol):
 
     def newest(self) -> Future[dict[int, int]]:
         """Return the number of the latest cursor of each partition."""
+        ...
+
+    def annotate(self, annotation: Annotation) -> Future[Annotation]:
+        """As `fer_stream.plugins.JournalWriter.annotate`, for a camera of any partition."""
+        ...
+
+    def annotations(self, wanted: AnnotationQuery) -> Future[AnnotationPage]:
+        """As `fer_stream.plugins.JournalReader.annotations`, of all partitions."""
         ...
 
 

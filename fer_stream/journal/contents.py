@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from fer_stream.events.cloudevents import encode, event_id
 from fer_stream.events.cursor import to_cursor, to_numbers
 from fer_stream.events.statistics import ANOTHER_JOURNAL
-from fer_stream.types import Event, EventType, GapData, Nanoseconds
+from fer_stream.types import Event, EventType, GapData, Nanoseconds, ZoneData
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -71,10 +71,10 @@ def another_journal(after: Cursor, begin: Cursor) -> tuple[Event, str]:
 
 
 class OpenEvents:
-    """Finds what a killed aggregator left open: the latest event of every face and interval without an end."""
+    """Finds what a killed aggregator left open: the latest event of each face, interval and visit without an end."""
 
     def __init__(self) -> None:
-        self._open: dict[tuple[str, int, int, str], Event] = {}
+        self._open: dict[tuple[str, int, int, str, str], Event] = {}
         self._latest: dict[tuple[str, int, int], Event] = {}
 
     def see(self, event: Event) -> None:
@@ -82,16 +82,17 @@ class OpenEvents:
         family, _, what = event.type.partition(".")
         if family == "stream":
             return
-        key = (event.camera, event.epoch, event.track, family)
+        zone = event.data.zone if isinstance(event.data, ZoneData) else ""  # a face may be in several
+        key = (event.camera, event.epoch, event.track, family, zone)
         for track in {event.track, 0}:
             self._latest[event.camera, event.epoch, track] = event
         if what in ("ended", "left", "offline"):
             self._open.pop(key, None)
-        elif what != "reset" or key in self._open:
+        elif what != "crossed" and (what != "reset" or key in self._open):
             self._open[key] = event
 
     def unclosed(self) -> list[Event]:
-        """Return the open ones in closing order: a face's intervals before the face, the faces before the camera.
+        """Return the open ones in closing order: a face's intervals and visits, the face, and the camera at last.
 
         Their time and frame are those of the latest event of the same face, or of the same camera.
         """
@@ -100,5 +101,5 @@ class OpenEvents:
             for event in self._open.values()
             for last in (self._latest[event.camera, event.epoch, event.track],)
         ]
-        order = {"emotion": 0, "valence": 0, "face": 1, "camera": 2}
+        order = {"emotion": 0, "valence": 0, "zone": 1, "face": 2, "camera": 3}
         return sorted(known, key=lambda e: (e.camera, e.epoch, order[e.type.partition(".")[0]], e.track))

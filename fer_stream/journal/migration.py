@@ -2,7 +2,7 @@
 
 Every stream of the cell begins after the old cursor. So an old cursor stands for its number in each partition, and a
 reader that has one gets a ``stream.gap``, unless it reads the old file first. Each camera's epoch and sequence is
-carried over, so no id is used twice, and sequences go on.
+carried over, so no id is used twice, and sequences go on. Annotations stay in the old file, with their events.
 
 Every step can be repeated. The streams come last: if a migration was interrupted, nothing has to be undone.
 """

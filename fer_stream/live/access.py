@@ -47,8 +47,17 @@ if TYPE_CHECKING:
 
 COOKIE = "fer_stream_live"
 NOBODY = "'none'"
+ANNOTATOR = "fer_stream.annotator"
+"""Key of a request's scope: the annotator who sends it."""
+
 API = "/api/"
 """Begins the paths that programs use, too."""
+
+ENTRANCE = "/enter"
+"""Where forms send a token: that of the page, or of an annotator."""
+
+SENT = (ENTRANCE, "POST")
+"""Path and method of a request that brings a token."""
 
 OPEN = {"/live.css"}
 """Paths that are served without the token, because the form that asks for it needs them."""
@@ -69,6 +78,28 @@ def token(settings: LiveSettings) -> str | None:
         f"the live page at {where} may be reached from other machines, and has no token: put one into a file, "
         "for example with `(umask 077; openssl rand -hex 32 > live.token)`, and give the file with --token-file"
     )
+
+
+def annotators(settings: LiveSettings, page: str | None) -> dict[str, str]:
+    """Return each annotator's token, by name.
+
+    Raises:
+        ConfigError: a file is not usable, or two tokens, or one and the page's, are the same.
+    """
+    found: dict[str, str] = {}
+    for name, path in settings.annotators.items():
+        found[name] = read_token(path)
+        if found[name] == page:
+            raise ConfigError(f"the token of the annotator {name} is the page's: make one of its own")
+        if twin := next((other for other, text in found.items() if text == found[name] and other != name), None):
+            raise ConfigError(f"the annotators {twin} and {name} have the same token: make one for each")
+    return found
+
+
+def annotator(scope: Scope) -> str | None:
+    """Return the annotator who sends a request, as `Access` has found; ``None``: it is none."""
+    name: str | None = scope.get(ANNOTATOR)
+    return name
 
 
 def names(settings: LiveSettings) -> Names:
@@ -113,11 +144,11 @@ class Access:
         self._base = settings.base_path
         self._framed = bool(settings.frame_ancestors)
         self._token = token
+        self._annotators = annotators(settings, token)
+        self._secrets = [*([token] if token is not None else []), *self._annotators.values()]
         self._form = (static / "enter.html").read_text(encoding="utf-8")
         self._headers = security_headers(settings, self._form + (static / "index.html").read_text(encoding="utf-8"))
         self._refusals = refusals
-        # Derived from the token, not the token itself: the stored value is valid only as this cookie.
-        self._cookie = hmac.new((token or "").encode(), b"the live page's cookie", hashlib.sha256).hexdigest()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -128,7 +159,11 @@ class Access:
         scope, answer = self._below_base(scope)
         if answer is None:
             answer = self._refused(scope, Headers(scope=scope))
-        if answer is None and self._token is not None and not self._may(Headers(scope=scope)):
+        if answer is None and (name := self._annotator(Headers(scope=scope))) is not None:
+            scope = {**scope, ANNOTATOR: name}
+        if answer is None and self._secrets and not is_websocket and (scope["path"], scope["method"]) == SENT:
+            answer = await self._ask(Request(scope, receive))
+        elif answer is None and self._token is not None and name is None and not self._may(Headers(scope=scope)):
             answer = self._no_cookie(scope) if is_websocket else await self._ask(Request(scope, receive))
 
         async def send_with_headers(message: Message) -> None:
@@ -180,26 +215,28 @@ class Access:
         )
 
     def _may(self, headers: Headers) -> bool:
-        scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and self._is_token(given):
-            return True
-        # http.cookies drops all cookies if it cannot parse one of them, which may be another program's.
-        cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
-        return hmac.compare_digest(cookie.encode(), self._cookie.encode())
+        return self._token is not None and _has(headers, self._token)
 
-    def _is_token(self, text: str) -> bool:
-        return hmac.compare_digest(text.strip().encode(), (self._token or "").encode())
+    def _annotator(self, headers: Headers) -> str | None:
+        return next((name for name, secret in self._annotators.items() if _has(headers, secret)), None)
+
+    def _secret(self, text: str) -> str | None:
+        """Return the token of the page, or of an annotator, that a text is."""
+        return next((secret for secret in self._secrets if _same(text.strip(), secret)), None)
 
     async def _ask(self, request: Request) -> ASGIApp | None:
         """Return the answer to a request without a valid cookie; ``None`` if the path needs no cookie."""
         path, reading = request.scope["path"], request.method in ("GET", "HEAD")
         if path in OPEN and reading:
             return None
-        if path != "/" and (reading or path != "/enter"):
+        if path != "/" and (reading or path != ENTRANCE):
             return PlainTextResponse("this page asks for a token: enter it at the page's address\n", 401)
         given = request.query_params.get("token", "") if reading else await _posted(request)
-        if given and self._is_token(given):
-            return self._entered(request)
+        if given and (secret := self._secret(given)) is not None:
+            name = next((name for name, token in self._annotators.items() if token == secret), None)
+            if name is not None:
+                self._refusals.tell(f"the annotator {name} has entered, from {who(request.scope)}")
+            return self._entered(request, secret, "history.html" if name is not None and path == ENTRANCE else "./")
         if given:
             self._refusals.tell(f"a wrong token was given, from {who(request.scope)}")
             return self._asking("This is not the token.")
@@ -208,15 +245,15 @@ class Access:
             return self._asking(_NO_COOKIES_IN_FRAMES if self._framed else _NO_COOKIES)
         return self._asking("")
 
-    def _entered(self, request: Request) -> Response:
+    def _entered(self, request: Request, secret: str, where: str) -> Response:
         """Return a redirect to the page that sets the cookie."""
-        answer = RedirectResponse("./?entered", 303)
+        answer = RedirectResponse(f"{where}?entered", 303)
         encrypted = _over_tls(request.scope, request.headers)
         within = self._framed and encrypted  # in a frame of another site a browser sends only SameSite=none cookies
         # Without Path, the browser limits the cookie to the page's folder, below whatever path a proxy serves it.
         flags = "; HttpOnly" + ("; Secure" if encrypted else "")
         flags += "; SameSite=none; Partitioned" if within else "; SameSite=strict"
-        answer.headers["set-cookie"] = f"{COOKIE}={self._cookie}{flags}"
+        answer.headers["set-cookie"] = f"{COOKIE}={_cookie(secret)}{flags}"
         return answer
 
     def _asking(self, why: str) -> Response:
@@ -231,6 +268,24 @@ _NO_COOKIES_IN_FRAMES = (
     "The token is right, but the browser keeps no cookie of this page: allow cookies for this address. In a frame of "
     "another site this requires https."
 )
+
+
+def _cookie(secret: str) -> str:
+    """Return a cookie that is derived from a token: the stored value is valid only as this cookie."""
+    return hmac.new(secret.encode(), b"the live page's cookie", hashlib.sha256).hexdigest()
+
+
+def _same(one: str, other: str) -> bool:
+    return hmac.compare_digest(one.encode(), other.encode())
+
+
+def _has(headers: Headers, secret: str) -> bool:
+    """Return whether a request brings a token, or its cookie."""
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and _same(given.strip(), secret):
+        return True
+    # http.cookies drops all cookies if it cannot parse one of them, which may be another program's.
+    return _same(cookie_parser(headers.get("cookie", "")).get(COOKIE, ""), _cookie(secret))
 
 
 def _by_a_program(scope: Scope, headers: Headers) -> bool:

@@ -61,9 +61,9 @@ def check(settings: Settings) -> None:
     """
     for module in ("starlette", "uvicorn", "websockets"):
         extras.require(module, "live")
-    from fer_stream.live.access import token  # noqa: PLC0415  (needs the extra)
+    from fer_stream.live.access import annotators, token  # noqa: PLC0415  (needs the extra)
 
-    token(settings.live)
+    annotators(settings.live, token(settings.live))
     deployment.check_page(settings)
 
 

@@ -180,6 +180,7 @@ def setup_logging(level: str, role: str) -> None:
     handler.setFormatter(_Text(role) if stderr.isatty() else _JsonLines(role))
     root.addHandler(handler)
     root.setLevel(level.upper())
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it says when it lists the system's fonts
     logging.captureWarnings(capture=True)
 
 

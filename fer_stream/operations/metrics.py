@@ -131,6 +131,11 @@ descriptors_limit = Gauge(
     multiprocess_mode="mostrecent",
 )
 rejected_messages = Counter("fer_stream_messages_rejected", "Messages that violated the protocol.", ["link"])
+annotated = Counter(
+    "fer_stream_annotations",
+    "Annotations that were sent to the aggregator, by outcome: stored, refused, or failed.",
+    ["outcome"],
+)
 capture_frames = Counter(
     "fer_stream_capture_frames", "Frames counted by the capture, by outcome.", ["camera", "outcome"]
 )

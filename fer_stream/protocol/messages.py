@@ -75,6 +75,8 @@ class Kind(IntEnum):
     EVENTS = 16  # aggregator: these events
     MOVED = 17  # aggregator: the capture or worker belongs to another aggregator, or to none at present
     CURSOR = 18  # aggregator: the latest cursor of a whole cell
+    ANNOTATE = 19  # client: stores an annotation; aggregator: its number, or why it is not stored
+    ANNOTATIONS = 20  # client: asks for annotations; aggregator: these
 
 
 class Encoding(IntEnum):
@@ -98,7 +100,7 @@ class Encoding(IntEnum):
         return self in (Encoding.YUV, Encoding.SHARED_YUV)
 
 
-_LIMITS = {Kind.FRAME: MAX_PAYLOAD, Kind.EVENTS: MAX_EVENTS, Kind.STATUS: MAX_EVENTS}
+_LIMITS = {Kind.FRAME: MAX_PAYLOAD, Kind.EVENTS: MAX_EVENTS, Kind.STATUS: MAX_EVENTS, Kind.ANNOTATIONS: MAX_EVENTS}
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,16 +5,22 @@ from __future__ import annotations
 import re
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from fer_stream.settings import origins
+from fer_stream.settings.outlines import polygon
 from fer_stream.system import folders
 from fer_stream.types import EventType
 
+_Value = TypeVar("_Value")
+
 MAX_BATCH = 64
 """Maximum number of frames that a worker takes at a time."""
+
+MOST_PLACES = 32
+"""Most zones of a camera, most lines, and most points of a zone: the event that tells them stays small."""
 
 CAMERA_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
 
@@ -115,6 +121,25 @@ def _rectangle(mask: tuple[float, float, float, float]) -> tuple[float, float, f
     return mask
 
 
+def distinct(named: dict[str, _Value]) -> dict[str, _Value]:
+    """Return a table by names.
+
+    Raises:
+        ValueError: two names differ only in case.
+    """
+    seen: dict[str, str] = {}
+    for name in named:
+        if (other := seen.setdefault(name.lower(), name)) != name:
+            raise ValueError(f"{other} and {name} differ only in case; rename one")
+    return named
+
+
+def _two_points(points: tuple[Point, Point]) -> tuple[Point, Point]:
+    if points[0] == points[1]:
+        raise ValueError("a line needs two different points")
+    return points
+
+
 def _reference(text: str) -> str:
     is_file = re.fullmatch(r"file:.{2,}", text) and Path(text.removeprefix("file:")).is_absolute()
     if not (is_file or re.fullmatch(r"env:[A-Za-z_][A-Za-z0-9_]*", text)):  # the text may be the secret: do not tell it
@@ -161,6 +186,10 @@ Ancestor = Annotated[str, AfterValidator(origins.ancestor)]
 EventTypes = Annotated[str, AfterValidator(_event_types)]
 Sink = Annotated[str, AfterValidator(_sink)]
 Mask = Annotated[tuple[Fraction, Fraction, Fraction, Fraction], AfterValidator(_rectangle)]
+Point = Annotated[tuple[Fraction, Fraction], Field(description="x and y in fractions of the picture")]
+Name = Annotated[str, Field(pattern=CAMERA_NAME)]
+Polygon = Annotated[list[Point], Field(max_length=MOST_PLACES), AfterValidator(polygon)]
+TwoPoints = Annotated[tuple[Point, Point], AfterValidator(_two_points)]
 Reference = Annotated[str, AfterValidator(_reference), Field(json_schema_extra={"writeOnly": True})]
 """Names a secret: the variable or the file that holds it. `fer_stream.settings.references.secret` returns it."""
 FilePath = Annotated[Path, AfterValidator(_file)]

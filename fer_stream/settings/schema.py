@@ -141,7 +141,8 @@ def sentence(root: Schema, tree: dict[str, Any], error: ErrorDetails) -> tuple[K
     loc = error["loc"]
     if loc[-1] == "[key]":
         rule = "1 to 63 letters, digits, '_', '.' and '-', and begins with a letter or digit"
-        return (str(loc[0]), str(loc[-2])), f"{loc[-2]!r} cannot be a name in {loc[0]}; a name has {rule}"
+        where = tuple(map(str, loc[:-2]))
+        return (*where, str(loc[-2])), f"{loc[-2]!r} cannot be a name in {dotted(where)}; a name has {rule}"
     path = tuple(str(key) for key in loc[: next((n for n, key in enumerate(loc) if isinstance(key, int)), len(loc))])
     if error["type"] == "extra_forbidden":
         return path, unknown(root, path)
@@ -163,6 +164,10 @@ def _example(schema: Schema) -> str:
     return f", such as {toml(found)}" if found else ""
 
 
+_NAMED = {"calibration": "front", "deliver": "archive"}
+"""Tables by a free name, with the name that stands in the template, beside the cameras'."""
+
+
 def template(root: Schema, defaults: dict[str, Any]) -> str:
     """Return a TOML file of every setting, all commented out, so that it loads as the defaults.
 
@@ -171,7 +176,7 @@ def template(root: Schema, defaults: dict[str, Any]) -> str:
         defaults: the tree's default values; a setting with examples shows its first example instead.
     """
     sections = [name for name in root["properties"] if "properties" in schema_at(root, (name,))]
-    plain = [name for name in root["properties"] if name not in (*sections, "cameras", "deliver")]
+    plain = [name for name in root["properties"] if name not in (*sections, "cameras", *_NAMED)]
     text = _HEAD + "".join(_commented(schema_at(root, (name,)), name, defaults[name]) for name in plain) + _CAMERA_HEAD
     camera = schema_at(root, ("cameras", "front"))
     for name, schema in camera["properties"].items():
@@ -181,10 +186,10 @@ def template(root: Schema, defaults: dict[str, Any]) -> str:
         text += f"\n# {schema['description']}\n\n[{section}]\n"
         for name in schema["properties"]:
             text += _commented(schema_at(root, (section, name)), name, defaults[section][name])
-    sink = schema_at(root, ("deliver", "archive"))
-    text += f"\n# {root['properties']['deliver']['description']}\n\n#[deliver.archive]\n"
-    for name, schema in sink["properties"].items():
-        text += _commented(_resolve(root, schema), name, schema.get("default"))
+    for group, example in _NAMED.items():
+        text += f"\n# {root['properties'][group]['description']}\n\n#[{group}.{example}]\n"
+        for name, schema in schema_at(root, (group, example))["properties"].items():
+            text += _commented(_resolve(root, schema), name, schema.get("default"))
     return text
 
 

@@ -6,11 +6,12 @@ import re
 import socket
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fer_stream.errors import ConfigError
 from fer_stream.settings.kinds import (
     MACHINE,
+    MOST_PLACES,
     Address,
     Ancestor,
     BasePath,
@@ -21,15 +22,20 @@ from fer_stream.settings.kinds import (
     JournalPath,
     Mask,
     Moment,
+    Name,
     PageName,
     Policy,
+    Polygon,
     Provider,
     Purpose,
     Rotation,
     Seconds,
     Sink,
+    TwoPoints,
+    distinct,
 )
 from fer_stream.system import folders
+from fer_stream.types import LineShape, Outline, Places
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,6 +45,25 @@ class Section(BaseModel):
     """A part of the tree. Unknown keys are refused, so that a typing error is reported and not ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class LineSettings(Section):
+    """A line in a camera's picture."""
+
+    points: TwoPoints = Field(
+        description="its two ends [x, y], in fractions of the picture's width and height",
+        examples=[[[0.5, 0.0], [0.5, 1.0]]],
+    )
+    to_right: Name = Field(
+        "right", description="name of the direction from left to right, as seen from the first point to the second"
+    )
+    to_left: Name = Field("left", description="name of the opposite direction")
+
+    @model_validator(mode="after")
+    def _two_directions(self) -> LineSettings:
+        if self.to_right == self.to_left:
+            raise ValueError(f"to_right and to_left are both {self.to_right}: give the directions different names")
+        return self
 
 
 class CameraSettings(Section):
@@ -72,6 +97,17 @@ class CameraSettings(Section):
         description="privacy masks: rectangles [x1, y1, x2, y2] in fractions of the picture; they are blanked before "
         "the picture is processed or sent",
         examples=[[[0.0, 0.0, 0.25, 1.0]]],
+    )
+    zones: Annotated[dict[Name, Polygon], Field(max_length=MOST_PLACES), AfterValidator(distinct)] = Field(
+        default_factory=dict,
+        description="zones by name, for events and statistics: polygons [[x, y], ...], in fractions of the picture's "
+        "width and height; the centre of its box decides where a face is",
+        examples=[{"till": [[0.5, 0.4], [1.0, 0.4], [1.0, 1.0], [0.5, 1.0]]}],
+    )
+    lines: Annotated[dict[Name, LineSettings], Field(max_length=MOST_PLACES), AfterValidator(distinct)] = Field(
+        default_factory=dict,
+        description="lines by name: faces that cross them are counted in each direction",
+        examples=[{"door": {"points": [[0.5, 0.0], [0.5, 1.0]], "to_right": "in", "to_left": "out"}}],
     )
     encoding: Literal["auto", "raw", "jpeg"] = Field(
         "auto",
@@ -127,6 +163,16 @@ class CameraSettings(Section):
     start_time: Moment = Field(
         "1970-01-01T00:00:00Z", description="the capture time of a file's first frame (RFC 3339)"
     )
+
+    @property
+    def places(self) -> Places | None:
+        """The zones and lines; ``None`` without any."""
+        if not self.zones and not self.lines:
+            return None
+        return Places(
+            {name: Outline(tuple(points)) for name, points in self.zones.items()},
+            {name: LineShape(Outline(line.points), line.to_right, line.to_left) for name, line in self.lines.items()},
+        )
 
 
 class DetectorSettings(Section):
@@ -281,6 +327,19 @@ def _pairs(values: Mapping[str, float]) -> str:
     return ", ".join(f"{name} = {value!r}" for name, value in values.items())
 
 
+class CalibrationSettings(Section):
+    """Corrects the classifier's probabilities on one camera. `fer-stream agree --calibrate` fits it."""
+
+    temperature: Annotated[float, Field(ge=0.05, le=20)] = Field(
+        1.0, description="the logarithms of the probabilities are divided by it: above 1, the model becomes less sure"
+    )
+    bias: dict[str, Annotated[float, Field(ge=-20, le=20)]] = Field(
+        default_factory=dict,
+        description="by label, a number that is added to the divided logarithm; 0 for labels that are left out",
+        examples=[{"neutral": 0.4, "sad": -0.3}],
+    )
+
+
 class JournalSettings(Section):
     """The event log."""
 
@@ -373,6 +432,11 @@ class LiveSettings(Section):
         description="origins whose pages may embed this page in a frame; self is the page's own origin; by default no "
         "page may",
         examples=[["https://home.example.org:8123"]],
+    )
+    annotators: dict[Name, FilePath] = Field(
+        default_factory=dict,
+        description="who may mark wrong labels on the history page: a name, and the file with this annotator's token",
+        examples=[{"anna": "anna.token"}],
     )
     show_faces: bool = Field(False, description="show faces unblurred")
 

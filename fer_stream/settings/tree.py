@@ -27,10 +27,12 @@ from fer_stream.settings.kinds import (
     Policy,
     Sink,
     addresses,
+    distinct,
 )
 from fer_stream.settings.layers import Layers, read_environment, read_file, variable
 from fer_stream.settings.redaction import redact
 from fer_stream.settings.sections import (
+    CalibrationSettings,
     CameraSettings,
     ClassifierSettings,
     DeliverSettings,
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
+    "CalibrationSettings",
     "CameraSettings",
     "ClassifierSettings",
     "DeliverSettings",
@@ -81,15 +84,7 @@ def _default_address() -> str:
     return local.address(folders.runtime())
 
 
-def _distinct(cameras: dict[str, CameraSettings]) -> dict[str, CameraSettings]:
-    seen: dict[str, str] = {}
-    for name in cameras:
-        if (other := seen.setdefault(name.lower(), name)) != name:
-            raise ValueError(f"{other} and {name} differ only in case; rename one")
-    return cameras
-
-
-Cameras = Annotated[dict[Annotated[str, Field(pattern=CAMERA_NAME)], CameraSettings], AfterValidator(_distinct)]
+Cameras = Annotated[dict[Annotated[str, Field(pattern=CAMERA_NAME)], CameraSettings], AfterValidator(distinct)]
 
 
 class Settings(BaseSettings):
@@ -196,6 +191,11 @@ class Settings(BaseSettings):
             "sad": "negative",
         },
         description="the valence group of each label; a label that is not listed belongs to no group",
+    )
+    calibration: dict[Annotated[str, Field(pattern=rf"{CAMERA_NAME}|^\*$")], CalibrationSettings] = Field(
+        default_factory=dict,
+        description="corrections of the classifier's probabilities before they are smoothed, by camera; * is for "
+        "cameras without one of their own",
     )
     journal: JournalSettings = JournalSettings()
     fleet: FleetSettings = FleetSettings()

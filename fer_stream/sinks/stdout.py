@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from fer_stream.errors import ConfigError, FerStreamError
 from fer_stream.sinks.lines import Lines
-from fer_stream.types import CameraData, Event, EventType, ExpressionData, FaceData, GapData
+from fer_stream.types import CameraData, Event, EventType, ExpressionData, FaceData, GapData, LineData, ZoneData
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +25,7 @@ COLOURS = {
     EventType.EMOTION_STARTED: BOLD,
     EventType.VALENCE_STARTED: BOLD,
     EventType.FACE_LEFT: DIM,
+    EventType.ZONE_LEFT: DIM,
     EventType.EMOTION_ENDED: DIM,
     EventType.VALENCE_ENDED: DIM,
     EventType.CAMERA_OFFLINE: YELLOW,
@@ -112,6 +113,10 @@ def _details(event: Event) -> str:
         case ExpressionData(label=label, previous=previous, probability=probability, duration_ms=duration):
             after = f"  after {previous}" if previous else ""
             return f"{label:<10}{probability.mean:>4.0%}{_duration(duration)}{after}"
+        case ZoneData(zone=zone, duration_ms=duration):
+            return f"{zone:<14}{_duration(duration)}"
+        case LineData(line=line, direction=direction):
+            return f"{line}  {direction}"
         case GapData(reason="another journal" as reason):
             return f"all events anew: {reason}"
         case GapData(begin, end, reason):

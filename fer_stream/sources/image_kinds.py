@@ -55,8 +55,8 @@ SUBFILE, PARTS = 0x00FE, 0x014A
 PLANES = 0x011C
 """TIFF's tag of how colours are stored: 1: together, 2: each in its own plane."""
 
-_SHORT = 3
-"""TIFF's number of the type of 16-bit values."""
+_ASCII, _SHORT = 2, 3
+"""TIFF's numbers of the types of texts and of 16-bit values."""
 
 
 def kind(path: Path) -> str:
@@ -154,3 +154,20 @@ def directories(data: bytes) -> Iterator[dict[int, int]]:
             yield {}
             return
         yield found
+
+
+def ascii_values(data: bytes) -> dict[int, str]:
+    """Return the texts in the first directory of a TIFF, or of Exif data, which have the same form, by their tags."""
+    order = "<" if data[:2] == b"II" else ">"
+    found: dict[int, str] = {}
+    try:
+        (at,) = struct.unpack_from(order + "I", data, 4)
+        (count,) = struct.unpack_from(order + "H", data, at)
+        for entry in range(at + 2, at + 2 + 12 * min(count, MAX_TAGS), 12):
+            tag, form, size = struct.unpack_from(order + "HHI", data, entry)
+            if form == _ASCII:
+                (where,) = (entry + 8,) if size <= 4 else struct.unpack_from(order + "I", data, entry + 8)
+                found[tag] = data[where : where + size].split(b"\0")[0].decode("latin-1").strip()
+    except struct.error:  # cut off, or no such data
+        pass
+    return found

@@ -13,6 +13,7 @@ import numpy as np
 from fer_stream.errors import SourceError
 from fer_stream.sources.image_files import contents
 from fer_stream.sources.image_kinds import is_image
+from fer_stream.sources.unrelated import unrelated
 from fer_stream.types import Picture
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ class Images:
     def read(self) -> Picture | None:
         """Return the next image, JPEGs undecoded; ``None`` at the end.
 
+        If the folder's images seem to be unrelated, a warning says so first.
+
         Raises:
             SourceError: the single file is damaged or too large; or, at the end, images of the folder were left out.
         """
@@ -78,6 +81,8 @@ class Images:
 
     def _all(self) -> Iterator[Picture]:
         count, start = 0, 0
+        if self._folder and (hint := _hint(self._paths, str(self._paths[0].parent))):
+            _log.warning("%s", hint)
         while True:
             before = count
             for content, duration in self._each():
@@ -111,18 +116,45 @@ class Images:
 
 
 def _images_in(folder: Path) -> list[Path]:
-    files = sorted((path for path in folder.iterdir() if path.is_file()), key=_natural)
-    images = [path for path in files if is_image(path) or _is_unreadable(path)]
-    found = set(images)
-    skipped = [path.name for path in files if path not in found]
+    images, skipped = _sorted(folder)
     names = listed(skipped)
     if not images:
         raise SourceError(f"the folder {str(folder)!r} contains no images" + (f", only {names}" if skipped else ""))
     if skipped:
         _log.warning(
-            "%d of %d files in %r are not images and are skipped: %s", len(skipped), len(files), str(folder), names
+            "%d of %d files in %r are not images and are skipped: %s",
+            len(skipped),
+            len(skipped) + len(images),
+            str(folder),
+            names,
         )
     return images
+
+
+def _sorted(folder: Path) -> tuple[list[Path], list[str]]:
+    """Return the images of a folder in their order, and the names of its other files."""
+    files = sorted((path for path in folder.iterdir() if path.is_file()), key=_natural)
+    images = [path for path in files if is_image(path) or _is_unreadable(path)]
+    found = set(images)
+    return images, [path.name for path in files if path not in found]
+
+
+def unrelated_hint(folder: Path, title: str) -> str | None:
+    """Return what users are told if the images of a folder seem to be unrelated.
+
+    Args:
+        folder: the folder.
+        title: what it is called.
+    """
+    return _hint(_sorted(folder)[0], title)
+
+
+def _hint(paths: Sequence[Path], title: str) -> str | None:
+    why = unrelated(paths)
+    return why and (
+        f"the images in {title!r} seem to be unrelated pictures ({why}), and are read as the frames of one recording, "
+        "where a face counts only if it stays in view: fer-stream analyze --pictures analyses each by itself"
+    )
 
 
 def listed(names: Sequence[str]) -> str:

@@ -36,7 +36,7 @@ class ZeroMQHub:
         self._pair, self._allowed = pair, allowed
         self.key = pair[0] if pair else ""
         self._refusal_logged = -10.0
-        self._key_of_peer: dict[bytes, str] = {}
+        self._key_of_peer: dict[tuple[str, bytes], str] = {}
         self._zap: zmq.Socket[bytes] | None = None
         self._context = zmq.Context()
         self._sockets: dict[str, zmq.Socket[bytes]] = {}
@@ -132,8 +132,8 @@ class ZeroMQHub:
                     if frames is None:
                         break
                     parts = links.contents(link, frames, before=1)
-                    if self._pair is not None and link == "frames":
-                        self._key_of_peer[bytes(parts[0])] = str(frames[0].get("User-Id"))
+                    if self._pair is not None and link in ("frames", "control"):
+                        self._key_of_peer[link, bytes(parts[0])] = str(frames[0].get("User-Id"))
                     messages.append((link, b"", parts) if link in BROADCASTS else (link, bytes(parts[0]), parts[1:]))
         return messages
 
@@ -158,7 +158,19 @@ class ZeroMQHub:
 
     def objection(self, peer: bytes, camera: str) -> str:
         """See `fer_stream.plugins.Hub.objection`."""
-        return self._allowed.objection(self._key_of_peer.get(peer, ""), camera) if self._pair is not None else ""
+        if self._pair is None:
+            return ""
+        return self._allowed.objection(self._key_of_peer.get(("frames", peer), ""), camera)
+
+    def may_read(self, peer: bytes) -> bool:
+        """See `fer_stream.plugins.Hub.may_read`."""
+        return self._pair is None or self._allowed.may_read(self._key_of_peer.get(("control", peer), ""))
+
+    def annotator(self, peer: bytes) -> str | None:
+        """See `fer_stream.plugins.Hub.annotator`."""
+        if self._pair is None:
+            return ""
+        return self._allowed.annotator(self._key_of_peer.get(("control", peer), ""))
 
     def send(self, link: str, peer: bytes, parts: Sequence[Any]) -> bool:
         """See `fer_stream.plugins.Hub.send`."""

@@ -41,9 +41,16 @@ ROLES: dict[str, tuple[str, ...]] = {
     "node": ("control", "frames", "work"),
     "client": ("control", "events", "observations"),
     "live": ("control", *BROADCASTS),
+    "annotator": ("control",),
     "all": (*LINKS, *BROADCASTS),
 }
 """The links that a key of each role opens."""
+
+READING = ("node", "client", "live", "all")
+"""Roles that may read the status and stored events."""
+
+ANNOTATING = ("live", "all")
+"""Roles that may annotate under any name: the page knows its users. An annotator's key may under its own name."""
 
 ANY = "*"
 """Stands for all cameras."""
@@ -298,6 +305,18 @@ class AllowList:
         """Return whether a key opens a link. If the list cannot be read, no key opens any."""
         entry = self._now().get(public)
         return entry is not None and link in ROLES.get(entry.role, ())
+
+    def may_read(self, public: str) -> bool:
+        """Return whether a key may read the status and stored events on the link ``control``."""
+        entry = self._now().get(public)
+        return entry is not None and entry.role in READING
+
+    def annotator(self, public: str) -> str | None:
+        """Return the only name under which a key may annotate; empty: under any; ``None``: it may not."""
+        entry = self._now().get(public)
+        if entry is None or entry.role not in (*ANNOTATING, "annotator"):
+            return None
+        return entry.name if entry.role == "annotator" else ""
 
     def objection(self, public: str, camera: str) -> str:
         """Return why a key may not send frames for a camera, or an empty text."""

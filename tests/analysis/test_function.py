@@ -1,4 +1,4 @@
-"""`fer_stream.analyze`: the data frame, its ``errors``, and settings, which are applied or refused."""
+"""`fer_stream.analyze`: the tables, their ``errors``, and settings, which are applied or refused."""
 
 from __future__ import annotations
 
@@ -37,16 +37,37 @@ def make(tiny_model: Path) -> Callable[..., Settings]:
     return made
 
 
-def test_analyze_returns_a_data_frame(clip: Path, make: Make) -> None:
-    faces = fer_stream.analyze(clip, make())
+def test_analyze_returns_tables(clip: Path, make: Make) -> None:
+    film = fer_stream.analyze(clip, make())
+    faces = film.faces
     assert faces["frame"].max() == 60
     assert faces.group_by("track").len().height == 2
     assert faces.filter(polars.col("label").is_not_null())["label"].unique().to_list() == ["happy"]
     assert faces.columns[:8] == ["frame", "time", "track", "x", "y", "width", "height", "detection"]
     album = fer_stream.analyze(PORTRAITS, make(), pictures=True)
-    assert album.columns[:6] == ["image", "x", "y", "width", "height", "detection"]
-    assert len(album) == 2
-    assert faces.errors == album.errors == ()
+    assert album.faces.columns[:6] == ["image", "x", "y", "width", "height", "detection"]
+    assert len(album.faces) == len(album.frames) == 2
+    assert len(album.events) == 0
+    assert film.frames["frame"].to_list() == list(range(1, 61))
+    assert film.frames["faces"].sum() == faces["found"].sum()
+    entered = film.events.filter(polars.col("type") == "face.entered")
+    assert entered["track"].to_list() == [1, 2]
+    assert film.errors == album.errors == ()
+
+
+def test_a_calibration_is_that_of_the_recording_s_camera(clip: Path, make: Make) -> None:
+    def labels(camera: str, **calibration: Any) -> set[str | None]:
+        settings = make(cameras={"door": {"source": str(clip)}}, calibration=calibration)
+        faces = fer_stream.analyze(clip, settings, camera=camera).faces
+        return set(faces["label"].drop_nulls())
+
+    sad = {"bias": {"sad": 9.0}}
+    assert labels("door", door=sad) == {"sad"}
+    assert labels("door", **{"*": sad}) == {"sad"}
+    assert labels("door", **{"*": sad, "door": {}}) == {"happy"}
+    assert labels("door", hall=sad) == {"happy"}
+    with pytest.raises(ConfigError, match=r"calibration\..*bias: the model has no label 'joy'"):
+        labels("door", door={"bias": {"joy": 1.0}})
 
 
 # Errors
@@ -59,10 +80,11 @@ def test_a_broken_picture_does_not_affect_the_others(make: Make, tmp_path: Path)
         data = cv2.imencode(name[-4:], np.zeros((90, 90, 3), np.uint8))[1].tobytes()
         (album / name).write_bytes(data[: len(data) * 3 // 4])
     with pytest.warns(AnalysisWarning, match=r"a broken one\.jpg.* cannot be read.*\(and 1 more, in") as warned:
-        faces = fer_stream.analyze(album, make(), pictures=True)
-    assert faces["image"].to_list() == ["eileen_collins.jpg", "grace_hopper.jpg"]
-    assert [type(error) for error in faces.errors] == [SourceError] * 2
-    assert "z.png" in str(faces.errors[1])
+        tables = fer_stream.analyze(album, make(), pictures=True)
+    assert tables.faces["image"].to_list() == ["eileen_collins.jpg", "grace_hopper.jpg"]
+    assert tables.frames.filter(~polars.col("processed"))["image"].to_list() == ["a broken one.jpg", "z.png"]
+    assert [type(error) for error in tables.errors] == [SourceError] * 2
+    assert "z.png" in str(tables.errors[1])
     assert warned[0].filename == __file__, "the warning points at the caller"
     with warnings.catch_warnings():
         warnings.simplefilter("error", AnalysisWarning)
@@ -87,17 +109,18 @@ def test_an_exception_of_a_model_affects_one_picture_only(make: Make, tmp_path: 
     shutil.copy(PORTRAITS / "grace_hopper.jpg", album)
     cv2.imwrite(str(album / "black.png"), np.zeros((50, 50, 3), np.uint8))
     with pytest.warns(AnalysisWarning, match=r"black\.png' cannot be recognised: RuntimeError: out of memory"):
-        faces = fer_stream.analyze(album, make(detector={"name": "fails"}), pictures=True)
+        faces = fer_stream.analyze(album, make(detector={"name": "fails"}), pictures=True).faces
     assert faces["image"].to_list() == ["grace_hopper.jpg"]
 
 
 def test_a_truncated_recording_has_rows_up_to_the_break(make: Make, clip: Path, tmp_path: Path) -> None:
     cut = tmp_path / "cut.avi"
     cut.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
-    whole = fer_stream.analyze(clip, make())
+    whole = fer_stream.analyze(clip, make()).faces
     with pytest.warns(AnalysisWarning, match="cut.avi"):
-        faces = fer_stream.analyze(cut, make())
-    (error,) = faces.errors
+        tables = fer_stream.analyze(cut, make())
+    (error,) = tables.errors
+    faces = tables.faces
     assert isinstance(error, SourceError)
     last = faces["frame"].max()
     assert 10 < last < 50
@@ -110,10 +133,12 @@ def test_frames_that_cannot_be_analysed_are_reported(make: Make, tmp_path: Path)
     packets = [cv2.imencode(".jpg", picture)[1].tobytes()] * 20
     film = jpegs.film(tmp_path / "film.avi", [*packets, jpegs.undecodable(packets[0]), *packets], 320, 240, 15)
     with pytest.warns(AnalysisWarning, match=r"1 frames? of 'film\.avi' could not be analysed"):
-        faces = fer_stream.analyze(film, make())
-    assert len(faces.errors) == 1
-    assert 21 not in faces["frame"]
-    assert faces["frame"].max() == 41
+        tables = fer_stream.analyze(film, make())
+    assert len(tables.errors) == 1
+    assert 21 not in tables.faces["frame"]
+    assert tables.faces["frame"].max() == 41
+    lost = tables.frames.row(20, named=True)
+    assert (lost["frame"], lost["processed"], lost["faces"], lost["searched"]) == (21, False, None, None)
 
 
 @pytest.mark.parametrize("pictures", [False, True])
@@ -145,25 +170,27 @@ def test_the_masks_of_the_matching_camera_apply(how: str, make: Make, clip: Path
         "by name": ("door", "rtsp://192.0.2.1/door"),
     }[how]
     settings = make(cameras={name: {"source": source, "masks": LEFT}, "other": {"source": "0"}})
-    with_masks = fer_stream.analyze(film, settings, camera="door" if how == "by name" else None)
+    with_masks = fer_stream.analyze(film, settings, camera="door" if how == "by name" else None).faces
     assert len(with_masks)
     assert right_half(with_masks)
-    assert not right_half(fer_stream.analyze(film, make()))
+    assert not right_half(fer_stream.analyze(film, make()).faces)
 
 
 def test_masks_and_plug_in_apply_to_pictures(make: Make, tmp_path: Path) -> None:
     camera = {"source": str(PORTRAITS), "masks": [(0.0, 0.0, 1.0, 1.0)]}
-    assert len(fer_stream.analyze(PORTRAITS, make(cameras={"x": camera}), pictures=True)) == 0
+    assert len(fer_stream.analyze(PORTRAITS, make(cameras={"x": camera}), pictures=True).faces) == 0
     with pytest.raises(ConfigError, match="the source plug-in 'demo' does not read picture folders"):
         fer_stream.analyze(PORTRAITS, make(cameras={"x": camera | {"plugin": "demo"}}), pictures=True)
     picture = PORTRAITS / "grace_hopper.jpg"
     film = make(cameras={"x": {"source": str(picture), "plugin": "demo", "rate": 1000}})
-    assert "track" in fer_stream.analyze(picture, film).columns, "the frames come from the plug-in, not the picture"
+    assert "track" in fer_stream.analyze(picture, film).faces.columns, (
+        "the frames come from the plug-in, not the picture"
+    )
 
 
 def test_the_rate_sets_the_times_of_frames_without_waiting(make: Make, clip: Path) -> None:
     before = time.monotonic()
-    faces = fer_stream.analyze(clip, make(cameras={"x": {"source": str(clip), "rate": 0.01}}))
+    faces = fer_stream.analyze(clip, make(cameras={"x": {"source": str(clip), "rate": 0.01}})).faces
     assert faces["time"].max() == pytest.approx(59 / 0.01)
     assert time.monotonic() - before < 1 / 0.01, "less than one frame interval"
 
@@ -195,7 +222,7 @@ def test_of_cameras_in_the_environment_only_the_one_named_like_the_file_applies(
     monkeypatch.setenv("FER_STREAM_CAMERAS__DOOR__SOURCE", "rtsp://192.0.2.1/door")
     monkeypatch.setenv("FER_STREAM_CAMERAS__PORTRAITS__MASKS", "[[0, 0, 0.5, 1]]")
     monkeypatch.setenv("FER_STREAM_CLASSIFIER__MODEL", str(tiny_model))
-    assert right_half(fer_stream.analyze(clip)), "the camera named like the file applies, as on the command line"
+    assert right_half(fer_stream.analyze(clip).faces), "the camera named like the file applies, as on the command line"
 
 
 def test_threads_default_to_the_setting_workers(make: Make, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -30,6 +31,12 @@ def write(folder: Path, *names: str, inputs: tuple[Path, ...] = (), force: bool 
         assert OutputFolder(folder, inputs, force=force).summary() == summary
     finally:
         output.close()
+
+
+def interrupted(path: Path, identity: str) -> None:
+    checkpoint = Checkpoint(path, identity)
+    checkpoint.keep(b"an answer")
+    checkpoint.close(finished=False)
 
 
 def content(folder: Path) -> dict[str, Any]:
@@ -172,7 +179,7 @@ def test_foreign_hidden_files_are_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize("length", [0, 5])
 def test_a_checkpoint_that_was_interrupted_at_its_beginning_is_replaced(length: int, tmp_path: Path) -> None:
     """An interruption between the creation of the file and its first bytes leaves it empty."""
-    Checkpoint(tmp_path / "whole", "an analysis").close(finished=False)
+    interrupted(tmp_path / "whole", "an analysis")
     (tmp_path / CHECKPOINT).write_bytes((tmp_path / "whole").read_bytes()[:length])
     (tmp_path / "whole").unlink()
     write(tmp_path, *NAMES)
@@ -182,10 +189,21 @@ def test_a_checkpoint_that_was_interrupted_at_its_beginning_is_replaced(length: 
 
 
 def test_a_checkpoint_of_ours_is_recognised_and_kept(tmp_path: Path) -> None:
-    Checkpoint(tmp_path / CHECKPOINT, "film").close(finished=False)
+    interrupted(tmp_path / CHECKPOINT, "film")
     assert Checkpoint.ours(tmp_path / CHECKPOINT)
     write(tmp_path, *NAMES)
     assert Checkpoint.ours(tmp_path / CHECKPOINT), "the analysis that wrote it can still resume"
+
+
+def test_an_analysis_that_fails_at_once_leaves_no_folder(tmp_path: Path) -> None:
+    for folder in (tmp_path / "new", tmp_path / "old"):
+        (tmp_path / "old").mkdir(exist_ok=True)
+        output = OutputFolder(folder, (), force=False)
+        with suppress(ConfigError), output.replacing(NAMES):
+            Checkpoint(output.checkpoint, "film").close(finished=False)
+            raise ConfigError("there is no film")
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+    assert not any((tmp_path / "old").iterdir())
 
 
 @pytest.mark.parametrize("steps", range(8))

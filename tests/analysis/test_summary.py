@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from fer_stream.analysis import plots, report, tables
+from fer_stream.analysis import columns, plots, report
 from fer_stream.analysis.observe import Observation
 from fer_stream.analysis.summary import Summary
 from fer_stream.errors import ModelError
@@ -119,7 +119,7 @@ def test_groups_with_other_names_give_no_curve_and_any_label_is_drawn_literally(
 @pytest.mark.parametrize("labels", [("happy", "quality"), ("happy", "scored_happy"), ("frame", "x")])
 def test_a_label_with_the_name_of_a_column_is_refused(labels: tuple[str, ...]) -> None:
     with pytest.raises(ModelError, match=r"the model's label or measure '.*' is also the name of a column"):
-        tables.columns(labels, labels)
+        columns.Layout(labels, labels).faces  # noqa: B018
 
 
 def test_drawings_are_valid_and_labelled(summary: Summary) -> None:
@@ -209,3 +209,13 @@ def test_a_recording_without_faces_has_a_report() -> None:
     assert "Measures" not in text
     assert "NaN" not in text
     assert made.as_dict()["share"] == {}
+
+
+def test_a_long_name_leaves_room_for_its_bar() -> None:
+    """Its beginning and its end stay: the end may be what distinguishes it."""
+    name = "participant 017, " + "a long session " * 10 + "second camera"
+    drawing = plots.stacked("films", {name: {"happy": 1.0}, "b": {}}, ["happy"], "%")
+    (shown,) = (text for text in ElementTree.fromstring(drawing).itertext() if text.startswith("participant 017"))  # noqa: S314
+    assert shown.endswith("second camera")
+    assert "\N{HORIZONTAL ELLIPSIS}" in shown
+    assert len(shown) == plots.LONGEST

@@ -91,7 +91,7 @@ def test_a_picture_that_does_not_decode_is_left_out(tmp_path: Path) -> None:
 
 def test_a_frame_that_was_not_analysed_is_left_out_unless_faces_are_shown(tmp_path: Path) -> None:
     film = [seen(n, rough()) for n in range(5)]
-    film[2] = Observation(film[2].frame, (), {}, [], looked_at=False)
+    film[2] = Observation(film[2].frame, (), {}, [], processed=False)
     assert len(write(tmp_path / "a.mp4", film)) == 4
     assert len(write(tmp_path / "b.mp4", film, show_faces=True)) == 5
 

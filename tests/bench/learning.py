@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from training import data, loop, recipe  # noqa: E402
-from training.objective import Samples, batch_loss, log_prior  # noqa: E402
+from training.objective import Samples, batch_loss, log_priors  # noqa: E402
 
 BEFORE = """
 import sys, time
@@ -65,13 +65,13 @@ def main():
     trainer, alone = loop.Trainer(how, samples), loop.Trainer(how, samples)
     shown = samples.faces[: how.batch].float()
     batch = (shown, samples.targets[0, : how.batch], samples.votes[0, : how.batch], samples.voted[: how.batch])
-    prior = log_prior(samples.labels, how.loss.prior)
+    priors = log_priors(samples, how.loss)
     alone.net.train()
 
     def net_alone():
         alone.net.zero_grad(set_to_none=False)
         with torch.autocast("cpu", torch.bfloat16, enabled=how.bfloat16 and loop.BFLOAT16, cache_enabled=False):
-            loss = batch_loss(alone.net, batch, prior, how.loss)
+            loss = batch_loss(alone.net, batch, priors, how.loss)
         loss.backward()
 
     before = None

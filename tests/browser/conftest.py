@@ -10,6 +10,7 @@ from playwright.sync_api import expect, sync_playwright
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from playwright.sync_api import Browser, Page, Request, WebSocket
 
@@ -90,3 +91,23 @@ def page(chromium: Browser) -> Iterator[Callable[..., Page]]:
 def contrasts() -> Callable[[Page], list[tuple[float, str]]]:
     """``contrasts(page)`` returns what `CONTRAST` does."""
     return lambda page: page.evaluate(CONTRAST)
+
+
+@pytest.fixture
+def report_page(
+    page: Callable[..., Page], contrasts: Callable[[Page], list[tuple[float, str]]]
+) -> Callable[[Path, str, int], Page]:
+    """``report_page(path, scheme, width)`` opens a report: one legible file, not wider than the window."""
+
+    def open_report(path: Path, scheme: str, width: int) -> Page:
+        shown = page(path.as_uri(), color_scheme=scheme, viewport={"width": width, "height": 900})
+        requested, logged = [], []
+        shown.on("request", lambda request: requested.append(request.url))
+        shown.on("console", lambda message: logged.append(message.text))
+        shown.reload()
+        assert (requested, logged) == ([path.as_uri()], [])
+        assert shown.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page does not scroll sideways"
+        assert [text for ratio, text in contrasts(shown) if ratio < 4.5] == []
+        return shown
+
+    return open_report

@@ -322,7 +322,7 @@ def test_every_control_works_by_keyboard(site: Site, page: Callable[..., Page]) 
                                     "document.activeElement.className"))  # fmt: skip
         if reached[-1] == "events":
             break
-    wanted = ["skip", "label", "pause", "enlarge", "scroll", "scroll", "words", "expression", "face", "camera"]
+    wanted = ["skip", "link", "label", "pause", "enlarge", "scroll", "scroll", "words", "expression", "face", "camera"]
     assert reached == [*wanted, "updated", "events"], "every control, in visual order"
     one.get_by_role("button", name="Enlarge film").focus()
     one.keyboard.press("Enter")

@@ -27,13 +27,19 @@ def test_options_set_what_they_name() -> None:
         "--jpeg-quality 80 "
         "--max-width 640 --transfer-time 0.5 --pixel-format MJPG --size 1280x720 --stream 1 --rtsp-transport tcp "
         "--no-retry --open-timeout 3 --read-timeout 4 --decoder-threads 2 --hardware-decoding "
-        "--start-time 2026-01-01T00:00:00Z --masks"
+        "--start-time 2026-01-01T00:00:00Z"
     )
-    values = camera_values(parser().parse_args([*words.split(), "[[0, 0, 0.25, 1]]"]))
+    places = {"masks": "[[0, 0, 0.25, 1]]", "zones": '{"till": [[0, 0], [1, 0], [0, 1]]}'}
+    places["lines"] = '{"door": {"points": [[0.5, 0], [0.5, 1]]}}'
+    values = camera_values(
+        parser().parse_args([*words.split(), *(f"--{name}={text}" for name, text in places.items())])
+    )
     assert values.keys() == CameraSettings.model_fields.keys() - {"source"}
     camera = tree.cameras({"door": values | {"source": "demo"}})["door"]
     assert (camera.rate, camera.loop, camera.retry, camera.format) == (5.0, True, False, "MJPG")
     assert camera.masks == [(0.0, 0.0, 0.25, 1.0)]
+    assert camera.zones == {"till": [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0)]}
+    assert camera.lines["door"].points == ((0.5, 0.0), (0.5, 1.0))
     assert camera_values(parser().parse_args(["cameras", "change", "door"])) == {}
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         (("worker", "--connect", "tcp://192.0.2.1:5550", "--keys", "x"), "unrecognized arguments"),
         (("capture", "demo", "--connect", "tcp://192.0.2.1:5550", "--key", "no.key"), "no.key cannot be read"),
         (("keys", "new", "--keys", "keys"), "which key? fer-stream keys new NAME"),
-        (("keys", "new", "door", "--keys", "keys"), "what may door do? --role capture, worker or client"),
+        (("keys", "new", "door", "--keys", "keys"), "what may door do? --role capture, worker,"),
         (("keys", "new", "door", "--role", "boss", "--keys", "keys"), "there is no role 'boss'"),
         (("keys", "allow", "door", "--role", "capture", "--keys", "keys"), "which key is it? give the public half"),
         (("keys", "revoke", "door", "--keys", "keys"), "there is no key door: there are none"),

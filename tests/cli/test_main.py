@@ -47,7 +47,7 @@ def test_every_command_shows_an_example_that_parses(command: Any, capsys: pytest
         (["rnu"], "invalid choice: 'rnu'"),
         (["run", "--worker", "2"], "unrecognized arguments: --worker"),
         (["run", "--duration", "0"], "above 0"),
-        (["run", "--duration", "soon"], "'soon' is not a number of seconds above 0"),
+        (["run", "--duration", "soon"], "'soon' is not a time: give seconds above 0"),
         (["run", "--config", "x" * 300], "cannot be read: File name too long"),
         (["run", "--format", "xml"], "invalid choice: 'xml'"),
         (["run", "--workers", "0"], "flag --workers: workers = "),

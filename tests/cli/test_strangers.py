@@ -34,6 +34,7 @@ def stranger(tiny_model: Path, clip: Path) -> Iterator[Stranger]:
     with strangers.folder() as name:
         shutil.copy(tiny_model, name)
         shutil.copy(clip, name)
+        (Path(name) / "trials.csv").write_text("start,end,name\n0,2,greeting\n")
         yield Stranger(Path(name))
     shutil.rmtree(f"/tmp/runtime-{strangers.UID}", ignore_errors=True)
 
@@ -51,12 +52,14 @@ COMMAND_LINES = {
     "node": "node",
     "live": "live --page 192.0.2.1:8090",
     "subscribe": "subscribe --until-now",
-    "analyze": "analyze portraits.avi --output found",
+    "analyze": "analyze portraits.avi --output found --export eaf,boris,bids,vtt --markers trials.csv",
+    "agree": "agree nothing.jsonl nothing.eaf",
     "recognize": "recognize portraits.avi",
     "config": "config",
     "purge": "purge --older-than 1d",
     "migrate": "migrate nothing.db",
     "deliver": "deliver status",
+    "annotations": "annotations list",
     "stats": "stats",
     "schema": "schema",
     "status": "status",

@@ -23,6 +23,8 @@ from fer_stream.errors import JournalError
 from fer_stream.journal.migration import migrate
 from fer_stream.journal.sqlite import Writer
 from fer_stream.settings.sections import FleetSettings
+from fer_stream.types import AnnotationQuery
+from tests.journal.test_annotations import annotation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from processes import Cli
 
 USERS = ("--aggregator", "a1", "a2", "--node", "n1", "--operator", "desk", "--reader", "wall", "hall")
-QUESTIONS = ("STREAM.INFO.FER_EV_00", "DIRECT.GET.FER_EV_00", "DIRECT.GET.FER_EV_01")
+QUESTIONS = ("STREAM.INFO.FER_EV_00", "DIRECT.GET.FER_AN", "DIRECT.GET.FER_EV_00", "DIRECT.GET.FER_EV_01")
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +137,7 @@ def attempts(cell: Cell) -> list[tuple[str, bytes, str]]:
     return [
         ("fer.local.ev.00.c.door", b"{}", inbox),
         ("fer.local.ev.01.fence", b"stranger", inbox),
+        ("fer.local.an.door.0.x", b"{}", inbox),
         ("fer.local.live.00.c.door", b"{}", ""),
         ("$KV.cameras.00.door", b"{}", inbox),
         ("$KV.parts.00", b"{}", inbox),
@@ -155,6 +158,20 @@ async def attempt(client: Any, ways: list[tuple[str, bytes, str]]) -> None:
         await client.publish(subject, data, reply=reply)
     await client.flush()
     await client.request("$JS.API.STREAM.INFO.FER_EV_00", timeout=5)  # answered after what was sent before
+
+
+def test_a_reader_reads_the_annotations_of_a_cell(stored: Cell) -> None:
+    fleet = FleetSettings(cell="local", partitions=2)
+    with plugins.journal(stored.settings("wall"), fleet).reader() as reader:
+        assert reader.annotations(AnnotationQuery()) == ([], 0), "there is no stream yet"
+    alone = plugins.journal(stored.settings("a1")).writer()
+    made = alone.annotate(annotation(1)).result(PATIENCE)
+    alone.close()
+    for user in ("wall", "desk", "a2"):
+        with plugins.journal(stored.settings(user), fleet).reader() as reader:
+            assert reader.annotations(AnnotationQuery()).found == [made]
+            assert reader.annotations(AnnotationQuery(made.start, made.end, "door")).found == [made]
+            assert reader.annotations(AnnotationQuery(made.end)).found == []
 
 
 def test_a_reader_reads_and_writes_nothing(stored: Cell) -> None:

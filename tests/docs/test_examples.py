@@ -140,13 +140,17 @@ PYTHON = [b for b in ALL if b.language == "python" and "notest" not in b.info]
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory, clip: Path, tiny_model: Path) -> Iterator[Cli]:
-    """A folder with ``events.db``, ``talk.mp4`` and ``portrait.jpg``, and a service that shows camera ``door``."""
+    """A folder with ``events.db``, ``talk.mp4``, its analysis ``talk`` and ``portrait.jpg``, and a service.
+
+    The service shows camera ``door``.
+    """
     folder = tmp_path_factory.mktemp("stage")
     commands = Cli(folder, tiny_model)
     shutil.copy(clip, folder / "talk.mp4")
     shutil.copy(ROOT / "fer_stream/assets/grace_hopper.jpg", folder / "portrait.jpg")
     commands.environment |= {"FER_STREAM_ADDRESS": f"ipc://{tmp_path_factory.mktemp('s')}", "MPLBACKEND": "agg"}
     commands.run("run", "door=talk.mp4", "--policy", "wait", "--journal", "events.db")
+    commands.run("analyze", "talk.mp4", "--output", "talk")
     service = commands.start("run", "door=talk.mp4", "--loop", "--rate", 15, "--workers", 1, "--format", "jsonl")
     service.until_event("face.left")
     yield commands
@@ -169,6 +173,14 @@ def test_the_python_example_runs(block: Block, stage: Cli) -> None:
         assert done.stdout
     if "savefig(" in block.text:
         assert (stage.folder / "chart.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("block", [b for b in ALL if b.language == "r"], ids=str)
+def test_the_example_in_r_runs(block: Block, stage: Cli) -> None:
+    command = ["Rscript", "--vanilla", "-e", f"options(warn = 2)\n{block.text}"]
+    done = subprocess.run(command, cwd=stage.folder, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "happy" in done.stdout
 
 
 def installed(package: str, folder: Path) -> Path:

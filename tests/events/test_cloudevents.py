@@ -23,10 +23,14 @@ from fer_stream.types import (
     FaceData,
     GapData,
     Level,
+    LineData,
+    LineShape,
     MeasureData,
     Milliseconds,
     Nanoseconds,
+    Outline,
     Probability,
+    ZoneData,
 )
 
 profile = settings(deadline=None, max_examples=150)
@@ -40,9 +44,17 @@ words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=1
 counts = st.integers(0, 2**63)
 levels = st.integers(-50_000, 50_000).map(lambda n: Level(n / 10_000))
 durations = counts.map(Milliseconds)
+outlines = st.lists(st.tuples(units, units), min_size=2, max_size=5).map(lambda points: Outline(tuple(points)))
 
 DATA = {
-    "camera": st.builds(CameraData, words, counts, counts),
+    "camera": st.builds(
+        CameraData,
+        words,
+        counts,
+        counts,
+        zones=st.none() | st.dictionaries(words, outlines, min_size=1, max_size=3),
+        lines=st.none() | st.dictionaries(words, st.builds(LineShape, outlines, words, words), min_size=1, max_size=3),
+    ),
     "face": st.builds(FaceData, moments, st.none() | moments, durations, boxes, units),
     "expression": st.builds(
         ExpressionData,
@@ -57,6 +69,8 @@ DATA = {
         units,
         st.none() | st.dictionaries(words, st.builds(MeasureData, levels, levels, levels), min_size=1, max_size=3),
     ),
+    "zone": st.builds(ZoneData, words, moments, st.none() | moments, durations, boxes, units),
+    "line": st.builds(LineData, words, words, boxes, units),
     "stream": st.builds(GapData, counts.map(to_cursor), counts.map(to_cursor), words),
 }
 
@@ -71,7 +85,7 @@ def events(draw: st.DrawFn) -> Event:
         camera=camera,
         epoch=draw(counts),
         frame=draw(counts),
-        track=draw(st.integers(1, 999)) if family in ("face", "emotion", "valence") else 0,
+        track=draw(st.integers(1, 999)) if family not in ("camera", "stream") else 0,
         time=draw(moments),
         data=draw(DATA.get(family, DATA["expression"])),
         sequence=draw(counts),
@@ -315,9 +329,12 @@ IDS = {
     "valence.started": "2c3c77a9b7d2f996110b030c6d3c29c9",
     "valence.updated": "e852ecc85a388be3802b14adde99d758",
     "valence.ended": "2bc2921ebb0ca913ca75f9c21881e49e",
+    "zone.entered": "c85cf54191a1c8519e0246da9f4e0554",
+    "zone.left": "bd95d43465cef5b0eb7cb09afea0b375",
+    "line.crossed": "202447b0e823bd1612e296d086ea471c",
     "stream.gap": "215abe872cf693b545be53dfd4960580",
 }
-"""Ids that the code for journals of format 2 computed."""
+"""Ids that the code for journals of format 2 computed; those of zones and lines are of the first code that had them."""
 
 
 @pytest.mark.parametrize("kind", EventType)
@@ -326,8 +343,13 @@ def test_ids_are_those_that_earlier_versions_computed(kind: EventType) -> None:
     data = {"camera": CameraData("live", 640, 480), "stream": GapData("3", "9", "retention")}.get(family, HAPPY.data)
     track = 0 if family in ("camera", "stream") else 2
     event = Event(kind, "door", 7, 41, track, Nanoseconds(10**18), data, 5, "9")
+    box = Box(1, 2, 3, 4)
     if family == "face":
-        event = replace(event, data=FaceData(Nanoseconds(0), None, Milliseconds(0), Box(1, 2, 3, 4), 0.9))
+        event = replace(event, data=FaceData(Nanoseconds(0), None, Milliseconds(0), box, 0.9))
+    elif family == "zone":
+        event = replace(event, data=ZoneData("till", Nanoseconds(0), None, Milliseconds(0), box, 0.9))
+    elif family == "line":
+        event = replace(event, data=LineData("door", "in", box, 0.9))
     assert json.loads(encode(event))["id"] == event_id(event) == IDS[kind]
 
 

@@ -21,9 +21,11 @@ from fer_stream.types import (
     EventType,
     ExpressionData,
     FaceData,
+    LineData,
     Milliseconds,
     Nanoseconds,
     Probability,
+    ZoneData,
 )
 
 VALIDATOR = Draft202012Validator(event_schema(), format_checker=Draft202012Validator.FORMAT_CHECKER)
@@ -37,8 +39,14 @@ def example(kind: EventType) -> Event:
         return gap(3, 9, "retention")
     if about == "camera":
         return Event(kind, "front.door", 1, 0, 0, Nanoseconds(0), CameraData("started", 640, 480), 1, "1")
-    data: FaceData | ExpressionData = FaceData(Nanoseconds(0), end, Milliseconds(2500), box, 0.99)
-    if about != "face":
+    data: FaceData | ExpressionData | ZoneData | LineData
+    if about == "face":
+        data = FaceData(Nanoseconds(0), end, Milliseconds(2500), box, 0.99)
+    elif about == "zone":
+        data = ZoneData("till", Nanoseconds(0), end, Milliseconds(2500), box, 0.99)
+    elif about == "line":
+        data = LineData("door", "in", box, 0.99)
+    else:
         data = ExpressionData(
             Nanoseconds(0), end, Milliseconds(0), "happy", None, Probability(0.8, 0.9), {"happy": 0.8}, box, 0.99
         )
@@ -107,6 +115,10 @@ def test_refuses_missing_keys_everywhere(kind: EventType) -> None:
         (EventType.EMOTION_STARTED, ("data", "label"), None),
         (EventType.EMOTION_STARTED, ("data", "probabilities"), {"happy": "much"}),
         (EventType.EMOTION_STARTED, ("data", "probability"), {"mean": 0.5}),
+        (EventType.ZONE_ENTERED, ("data", "end_time"), "1970-01-01T00:00:02.000000Z"),
+        (EventType.ZONE_LEFT, ("data", "end_time"), None),
+        (EventType.ZONE_LEFT, ("data", "zone"), None),
+        (EventType.LINE_CROSSED, ("data", "direction"), 1),
         (EventType.CAMERA_ONLINE, ("subject",), "tracks/4"),
         (EventType.STREAM_GAP, ("data", "from"), 1),
     ],

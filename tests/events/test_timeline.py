@@ -31,6 +31,7 @@ from fer_stream.types import (
     Nanoseconds,
     Probabilities,
     Searched,
+    ZoneData,
 )
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def told(events: Iterable[Event]) -> list[str]:
 
 def check_books(events: list[Event]) -> None:
     """Check the invariants of a camera's events, if it is offline at the end."""
-    open_: dict[tuple[int, str], ExpressionData | FaceData | CameraData] = {}
+    open_: dict[tuple[int, str], ExpressionData | FaceData | CameraData | ZoneData] = {}
     ended: dict[int, Nanoseconds] = {}
     left: set[int] = set()
     for event in events:
@@ -89,20 +90,22 @@ def check_books(events: list[Event]) -> None:
         assert decode(encode(event)).type is event.type
         family, _, what = event.type.partition(".")
         key, data = (event.track, family), event.data
+        if isinstance(data, ZoneData):  # a face may be in several
+            key = event.track, f"zone {data.zone}"
         if what in ("online", "entered", "started"):
             assert key not in open_, event
             open_[key] = data  # type: ignore[assignment]
         elif what in ("offline", "left", "ended"):
             assert key in open_, event
             begun = open_.pop(key)
-            if isinstance(begun, ExpressionData | FaceData):
-                assert isinstance(data, ExpressionData | FaceData)
+            if isinstance(begun, ExpressionData | FaceData | ZoneData):
+                assert isinstance(data, ExpressionData | FaceData | ZoneData)
                 assert data.start_time == begun.start_time
                 assert data.end_time is not None
                 assert data.duration_ms == (data.end_time - data.start_time) // 1_000_000 >= 0
                 assert data.end_time <= event.time
         else:
-            assert what == "reset" or key in open_, event
+            assert what in ("reset", "crossed") or key in open_, event
         if family == "camera":
             assert event.track == 0
             assert not [track for track, _ in open_ if track], "all faces are closed before the camera"

@@ -57,6 +57,7 @@ from fer_stream.types import (
     EMOTIONS,
     THUMBNAIL,
     Box,
+    CameraData,
     Event,
     EventType,
     Expected,
@@ -64,12 +65,14 @@ from fer_stream.types import (
     Face,
     FaceData,
     Hints,
+    LineData,
     Measure,
     Measures,
     Nanoseconds,
     Probabilities,
     Probability,
     Searched,
+    ZoneData,
 )
 
 if TYPE_CHECKING:
@@ -140,7 +143,8 @@ def hello(data: bytes) -> None:
 
 HELLO = {
     "camera": "door", "incarnation": "a", "pid": 1, "policy": "wait", "live": True, "frames": None, "rate": 0.1,
-    "reported": {"done": 1}, "memory": "", "moves": True,
+    "reported": {"done": 1}, "memory": "", "moves": True, "zones": {"till": [[0, 0], [0.5, 0], [0.5, 1]]},
+    "lines": {"door": {"points": [[0.5, 0], [0.5, 1]], "to_right": "in", "to_left": "out"}},
 }  # fmt: skip
 
 
@@ -361,7 +365,23 @@ def _event_list() -> list[Event]:
     return [
         Event(EventType.FACE_ENTERED, "door", **shared_fields, track=1, time=at, data=_face_data(at)),
         Event(EventType.EMOTION_STARTED, "door", **shared_fields, track=1, time=at, data=expression),
+        Event(EventType.ZONE_ENTERED, "door", **shared_fields, track=1, time=at, data=_visit(at)),
+        Event(EventType.LINE_CROSSED, "door", **shared_fields, track=1, time=at, data=_crossing()),
+        Event(EventType.CAMERA_ONLINE, "door", **shared_fields, track=0, time=at, data=_online()),
     ]
+
+
+def _visit(at: Nanoseconds) -> ZoneData:
+    return ZoneData("till", at, None, 1, Box(1, 2, 3, 4), 0.9)
+
+
+def _crossing() -> LineData:
+    return LineData("door", "in", Box(1, 2, 3, 4), 0.9)
+
+
+def _online() -> CameraData:
+    places = CameraSettings(zones=HELLO["zones"], lines=HELLO["lines"]).places
+    return CameraData("first frame", 640, 480, zones=places.zones, lines=places.lines)
 
 
 def _face_data(at: Nanoseconds) -> FaceData:

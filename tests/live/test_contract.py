@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 TOKEN = "0123456789abcdef-token"
+ANNOTATOR = "0123456789abcdef-anna"
+"""Its sender may do all that the API offers."""
 
 CONFIGURATION = """
 # A parameter that follows its schema may still be refused: 31 February, a period that ends before it begins (400),
@@ -46,14 +48,17 @@ def test_schemathesis_finds_nothing(service: Service, printed: Callable[[], str]
     token.write_text(TOKEN)
     token.chmod(0o600)
     service.pipeline()
-    url, _ = service.live(printed, token_file=token)
+    own = tmp_path / "anna.token"
+    own.write_text(ANNOTATOR)
+    own.chmod(0o600)
+    url, _ = service.live(printed, token_file=token, annotators={"anna": own})
     bearer = {"Authorization": f"Bearer {TOKEN}"}
     wait_for(lambda: b'"label"' in get(url, f"{contract.PREFIX}/intervals", **bearer).body, "an interval")  # type: ignore[attr-defined]
     (tmp_path / "openapi.json").write_bytes(get(url, f"{contract.PREFIX}/openapi.json", **bearer).body)  # type: ignore[attr-defined]
     (tmp_path / "schemathesis.toml").write_text(CONFIGURATION)
     command = [str(Path(sys.executable).with_name("schemathesis")), "run", "openapi.json", "--url", url.rstrip("/")]
     command += ["--checks", "all", "--max-examples", "15", "--seed", "1", "--workers", "1"]
-    command += ["--header", f"Authorization: Bearer {TOKEN}", "--suppress-health-check", "all"]
+    command += ["--header", f"Authorization: Bearer {ANNOTATOR}", "--suppress-health-check", "all"]
     command += ["--exclude-operation-id", "stream"]  # an answer without an end
     command += ["--generation-database", "none"]
     found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -14,9 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fer_stream.errors import ConfigError
+from fer_stream.events.cloudevents import decode, encode
 from fer_stream.settings import tree
 from fer_stream.settings.schema import dotted, flatten, toml
+from fer_stream.settings.sections import CameraSettings
 from fer_stream.settings.tree import Settings
+from fer_stream.types import CameraData, Event, EventType, Nanoseconds
 
 
 @pytest.fixture(autouse=True)
@@ -125,6 +128,41 @@ def test_paths_know_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
         ("[cameras.a]\nrate = 0", ["cameras.a.rate = 0", "above 0, at most 1000"]),
         ("[cameras.a]\nretry = 'perhaps'", ['cameras.a.retry = "perhaps"', "true or false"]),
         ("[cameras.a]\nmasks = [[0, 0, 0, 1]]", ["cameras.a.masks = [[0, 0, 0, 1]]", "x1 below x2"]),
+        (
+            "[cameras.a.zones]\ntill = [[0, 0], [1, 0]]",
+            ["cameras.a.zones.till = [[0, 0], [1, 0]]", "a zone needs at least 3 points, and has 2"],
+        ),
+        (
+            "[cameras.a.zones]\ntill = [[0, 0], [1, 1], [1, 0], [0, 1]]",
+            ["the sides 1 and 3 of a zone cross or touch: give the points in their order around the zone"],
+        ),
+        (
+            "[cameras.a.zones]\ntill = [[0, 0], [1, 0], [0.5, 0], [0.5, 1]]",
+            ["the sides 1 and 2 of a zone cross or touch"],
+        ),
+        (
+            "[cameras.a.zones]\ntill = [[0, 0], [1, 0], [1, 1], [0, 0]]",
+            ["the points 4 and 1 of a zone are the same: leave out the last one, the zone closes by itself"],
+        ),
+        (
+            "[cameras.a.zones]\ntill = [[0, 0], [1, 0], [1, 0], [0, 1]]",
+            ["the points 2 and 3 of a zone are the same: leave out one of them"],
+        ),
+        ("[cameras.a.zones]\ntill = [[0, 0], [640, 0], [0, 480]]", ["cameras.a.zones.till", "from 0 to 1"]),
+        (
+            "[cameras.a.zones]\n'the till' = [[0, 0], [1, 0], [1, 1]]",
+            ["'the till' cannot be a name in cameras.a.zones"],
+        ),
+        (
+            "[cameras.a.zones]\ntill = [[0, 0], [1, 0], [1, 1]]\nTill = [[0, 0], [1, 0], [1, 1]]",
+            ["till and Till differ only in case"],
+        ),
+        ("[cameras.a.lines]\ndoor = {points = [[0, 0], [0, 0]]}", ["a line needs two different points"]),
+        ("[cameras.a.lines]\ndoor = {points = [[0, 0], [1, 0], [1, 1]]}", ["cameras.a.lines.door.points"]),
+        (
+            "[cameras.a.lines]\ndoor = {points = [[0, 0], [1, 0]], to_left = 'right'}",
+            ["to_right and to_left are both right: give the directions different names"],
+        ),
         ("[cameras.a]\nstart_time = '2026-01-01'", ["cameras.a.start_time", "zone"]),
         ("[cameras.a]\nstart_time = '3000-01-01T00:00:00Z'", ["cameras.a.start_time", "from 1700 to 2200"]),
         ("update_interval = inf", ["there is no setting update_interval"]),
@@ -161,6 +199,36 @@ def test_one_sentence_says_where_what_and_what_is_allowed(tmp_path: Path, text: 
     assert "\n" not in message
     for part in (str(file), *parts):
         assert part in message
+
+
+def test_a_line_needs_points(tmp_path: Path) -> None:
+    message = problem(file=write(tmp_path, "[cameras.a.lines]\ndoor = {to_left = 'in'}"))
+    assert "cameras.a.lines.door.points" in message
+    assert "it must be a list of 2" in message
+    assert "\n" not in message
+
+
+def test_places_are_few_enough_for_an_event() -> None:
+    """The event that tells them may have 64 KiB."""
+    zone = [[0.1234 + number / 1000, 0.1234 + number**2 / 10000] for number in range(32)]
+    names = [f"{number:063d}" for number in range(33)]
+    line = {"points": [[0.1234, 0.1234], [0.1235, 0.1234]], "to_right": "r" * 63, "to_left": "l" * 63}
+    camera = CameraSettings.model_validate(
+        {"zones": dict.fromkeys(names[:32], zone), "lines": dict.fromkeys(names[:32], line)}
+    )
+    assert camera.places is not None
+    about = CameraData("first frame", 1, 1, zones=camera.places.zones, lines=camera.places.lines)
+    event = Event(EventType.CAMERA_ONLINE, "a" * 63, 1, 1, 0, Nanoseconds(0), about)
+    found = decode(encode(event)).data
+    assert isinstance(found, CameraData)
+    assert (list(found.zones or ()), list(found.lines or ())) == (names[:32], names[:32])
+    for wrong in (
+        {"zones": dict.fromkeys(names, zone)},
+        {"zones": {"a": [*zone, [0, 0.9]]}},
+        {"lines": dict.fromkeys(names, line)},
+    ):
+        with pytest.raises(ValueError, match="32"):
+            CameraSettings.model_validate(wrong)
 
 
 def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
@@ -283,8 +351,9 @@ def test_the_template_holds_every_setting_with_its_default(tmp_path: Path) -> No
     text = re.sub(r"(?m)^#(?=[a-z_\[])", "", tree.template())
     examples = {"metrics", "sinks", "classifier.model", "cameras", "key", "keys", "metrics_token", "registry"}
     examples |= {"deployment.purpose", "deployment.exception", "live.token_file", "live.hosts", "live.frame_ancestors"}
+    examples |= {"live.annotators"}
     examples |= {"journal.credentials", "journal.ca", "fleet.advertise", "deliveries", "deliver", "batch"}
-    examples |= {"detector.rotations"}
+    examples |= {"detector.rotations", "calibration"}
     loaded = tree.explain(file=write(tmp_path, text))
     defaults = {dotted(path): value for path, value in flatten(Settings().model_dump(mode="json"))}
     given = {dotted(path): value for path, value in flatten(loaded.settings.model_dump(mode="json"))}

@@ -20,6 +20,8 @@ from processes import free_port, wait_for
 
 from fer_stream.errors import ConfigError, FatalError, RejectedError, RetryError
 from fer_stream.events.cloudevents import encode, event_id
+from fer_stream.events.rows import Row
+from fer_stream.events.spans import Parts
 from fer_stream.events.statistics import Record
 from fer_stream.journal.contents import gap
 from fer_stream.plugins import Delivery
@@ -311,7 +313,7 @@ def test_tables_of_a_newer_program(database: Database) -> None:
     sink.write(resets(1))
     database.psql("INSERT INTO fer_stream.migrations (version) VALUES (99)")
     sink.close()
-    with pytest.raises(FatalError, match="have version 99, and this program knows version 1: update fer-stream"):
+    with pytest.raises(FatalError, match="have version 99, and this program knows version 2: update fer-stream"):
         sink.write(resets(2))
 
 
@@ -343,7 +345,7 @@ def test_several_processes_make_the_tables_at_the_same_time(database: Database) 
         thread.join()
     assert errors == []
     assert len(database.ids()) == 7
-    assert database.psql("SELECT version FROM fer_stream.migrations") == [["1"]]
+    assert database.psql("SELECT version FROM fer_stream.migrations ORDER BY 1") == [["1"], ["2"]]
 
 
 def test_a_check_changes_nothing(database: Database) -> None:
@@ -782,7 +784,8 @@ def test_intervals_are_those_of_the_events(database: Database, seed: int) -> Non
         record.take(one)
     start, end = min(one.time for one in events), max(one.time for one in events) + SECOND
     seconds: dict[tuple[str, str], float] = {}
-    for row in record.rows(start, end):
+    for row in record.rows(Parts.of(start, end)):
+        assert isinstance(row, Row)
         assert row.faces is not None
         seconds |= {(row.camera, label): round(part / 1e9, 3) for label, part in row.faces.labels.items() if part}
     sums = database.psql(
@@ -800,6 +803,16 @@ def test_a_recording_that_is_read_twice_has_its_intervals_twice(database: Databa
     database.sink().write([as_delivery(event(kind, track=1, epoch=epoch)) for epoch in (1, 2) for kind in kinds])
     for view in ("intervals", "stays"):
         assert database.psql(f"SELECT epoch FROM fer_stream.{view} ORDER BY epoch") == [["1"], ["2"]]
+
+
+def test_visits_to_zones_and_crossings_of_lines(database: Database) -> None:
+    kinds = ("face.entered", "zone.entered", "line.crossed", "zone.left", "face.left")
+    database.sink().write([as_delivery(event(kind, track=1, frame=frame)) for frame, kind in enumerate(kinds, 1)])
+    visits = database.psql("SELECT zone, track, seconds, end_time IS NULL FROM fer_stream.visits")
+    assert visits == [["till", "1", "4", "f"]]
+    crossed = database.psql("SELECT line, direction, track FROM fer_stream.events WHERE type = 'line.crossed'")
+    assert crossed == [["door", "in", "1"]]
+    assert database.psql("SELECT count(*) FROM fer_stream.stays") == [["1"]], "a visit is not a stay"
 
 
 def test_views_have_the_measures_of_a_model(database: Database) -> None:
@@ -872,5 +885,5 @@ def test_the_printed_sql_is_one_transaction_and_knows_its_versions() -> None:
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert printed.startswith('BEGIN;\n\nCREATE SCHEMA IF NOT EXISTS "fer_stream";')
     assert printed.endswith("COMMIT;\n")
-    for wrong in (["--schema", "a;b"], ["--after", "2"]):
+    for wrong in (["--schema", "a;b"], ["--after", "3"]):
         assert subprocess.run([*command, *wrong], capture_output=True, check=False).returncode == 2

@@ -17,9 +17,11 @@ from fer_stream.types import (
     ExpressionData,
     FaceData,
     GapData,
+    LineData,
     Milliseconds,
     Nanoseconds,
     Probability,
+    ZoneData,
 )
 
 BOX = Box(10, 20, 110, 140)
@@ -47,6 +49,9 @@ def expression(label, duration, previous=None):
     )
 
 
+VISIT = ZoneData("till", Nanoseconds(0), None, Milliseconds(14_200), BOX, 0.99)
+CROSSED = LineData("door", "in", BOX, 0.99)
+
 EVENTS = [
     event(EventType.CAMERA_ONLINE, CameraData("started", 640, 480)),
     event(EventType.CAMERA_OFFLINE, CameraData("stopped", 0, 0)),
@@ -55,6 +60,8 @@ EVENTS = [
     event(EventType.EMOTION_STARTED, expression("happy", 400), track=12),
     event(EventType.EMOTION_ENDED, expression("surprise", 12_400, "neutral"), track=1),
     event(EventType.VALENCE_UPDATED, expression("positive", 3_600_000), track=1),
+    event(EventType.ZONE_LEFT, VISIT, track=2),
+    event(EventType.LINE_CROSSED, CROSSED, track=2),
     event(EventType.STREAM_GAP, GapData("0", "40", "retention"), camera="a-very-long-name"),
     event(EventType.STREAM_GAP, GapData("40", "0", "another journal"), camera=""),
 ]
@@ -67,6 +74,8 @@ LINES = [
     "01:02:03.456  door         #12  emotion started   happy      87%     0.4 s",
     "01:02:03.456  door          #1  emotion ended     surprise   87%    12.4 s  after neutral",
     "01:02:03.456  door          #1  valence updated   positive   87%  3600.0 s",
+    "01:02:03.456  door          #2  zone left         till              14.2 s",
+    "01:02:03.456  door          #2  line crossed      door  in",
     "01:02:03.456  a-very-long-name        stream gap        events after cursor 0, up to 40, are gone: retention",
     "01:02:03.456                    stream gap        all events anew: another journal",
 ]
@@ -78,9 +87,13 @@ def test_pretty_is_one_aligned_line_an_event():
 
 def test_every_type_has_a_line_and_colour_changes_no_character():
     for kind in EventType:
-        data = {"camera": CameraData("started", 640, 480), "face": face(1), "stream": GapData("0", "1", "x")}.get(
-            kind.split(".")[0], expression("happy", 1)
-        )
+        data = {
+            "camera": CameraData("started", 640, 480),
+            "face": face(1),
+            "zone": VISIT,
+            "line": CROSSED,
+            "stream": GapData("0", "1", "x"),
+        }.get(kind.split(".")[0], expression("happy", 1))
         plain, coloured = (pretty(event(kind, data), colour=colour) for colour in (False, True))
         assert "\n" not in plain
         assert plain in coloured

@@ -185,6 +185,9 @@ def test_a_campaign_without_students_is_one_of_teachers(nets, faces, tmp_path, c
 
 def test_a_student_that_is_not_done_is_not_published(nets, faces, tmp_path):
     found = run(nets, faces, tmp_path / "out", Counted(5))
+    assert publish.chosen(found.nets, ["first"]) == found.nets[:1]
+    with pytest.raises(ConfigError, match=r"no net third is to be published; there are first"):
+        publish.chosen(found.nets[:1], ["third"])
     with pytest.raises(ConfigError, match=r"first has done \d of 12 steps; resume its campaign"):
         publish.write(found.nets[:1], faces, tmp_path, ROOT / "models/crop.json")
     assert not list(tmp_path.glob("*.onnx"))
@@ -280,6 +283,7 @@ def test_an_estimate_has_a_row_for_each_net(nets, faces):
         ('name = "second"', 'name = "first"', "two nets have name = 'first'"),
         ('name = "second"', 'name = "../second"', "net 2 needs a name of at most 41 small letters"),
         ('publish = "tiny"', 'publish = "emotion"', "two nets have publish = 'emotion'"),
+        ('publish = "tiny"', 'start = "a.onnx"', "net third: start must be a list of files"),
         ('publish = "tiny"', 'publish = "huge"', "publish = 'huge' is not allowed: it must be emotion or tiny"),
         ('recipe = "tiny.toml"\nwith', 'recipe = "none.toml"\nwith', "none.toml cannot be read: No such file"),
         ("seed = 1,", "sed = 1,", "net second: there is no setting sed; did you mean seed?"),
@@ -295,7 +299,7 @@ def test_a_wrong_campaign_is_reported_in_a_sentence(nets, old, new, sentence):
     assert sentence in str(raised.value)
 
 
-@pytest.mark.parametrize("name", ["teachers", "students", "quick"])
+@pytest.mark.parametrize("name", ["teachers", "students", "steady", "quick"])
 def test_our_own_campaigns_load(name):
     found = campaign_file.load(ROOT / f"training/campaigns/{name}.toml")
     published = [net.publish for net in found.nets if net.publish]

@@ -143,9 +143,21 @@ def test_accuracy_with_memorised_labels():
 
 
 def test_the_prior_is_the_class_frequency():
-    labels = torch.tensor([0] * 6 + [1] * 2)
-    prior = objective.log_prior(labels, 0.5)
+    prior = objective.log_prior(torch.tensor([6, 2]), 0.5)
     assert float(prior[0] - prior[1]) == pytest.approx(0.5 * np.log(3))
+
+
+def test_each_head_has_the_prior_of_its_own_targets(csv_file, plus_file):
+    samples = objective.Samples.of(data.load(csv_file, plus_file), recipe.Loss())
+    emotion, plus = objective.log_priors(samples, recipe.Loss(prior=1.0, votes_prior=1.0))
+    happy, sad = (data.LABELS.index(name) for name in ("happy", "sad"))
+    assert float(emotion[happy] - emotion[sad]) == pytest.approx(0.0)
+    happy, sad, fear = (data.PLUS_EMOTIONS.index(name) for name in ("happy", "sad", "fear"))
+    assert float(plus[sad] - plus[happy]) == pytest.approx(np.log(9 * 48 / (8 * 47)), abs=1e-5)
+    assert float(plus[sad] - plus[fear]) == pytest.approx(np.log(9), abs=1e-5)
+    off = objective.log_priors(samples, recipe.Loss(prior=0.0))
+    assert not off[0].any()
+    assert not off[1].any()
 
 
 def test_from_a_csv_to_a_model_that_fer_stream_loads(csv_file, tmp_path):
@@ -230,7 +242,7 @@ def test_a_student_learns_from_a_teacher(csv_file, plus_file, tmp_path):
     sad, happy = data.LABELS.index("sad"), data.LABELS.index("happy")
     assert targets.plus[0, 0, data.PLUS_EMOTIONS.index("happy")] > 0.6
     assert targets.emotion[0, 0, happy] > 0.8
-    alone = distill.soften(distill.of_runs([tmp_path / "teacher"], learnt), learnt)
+    alone = distill.soften(distill.of_teachers([tmp_path / "teacher"], learnt), learnt)
     assert alone.emotion[0, 5, happy] > 0.5 > alone.emotion[0, 5, sad], (
         "its label is wrong, and the teacher predicts the right one"
     )

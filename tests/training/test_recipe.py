@@ -40,6 +40,17 @@ def test_the_recipes_load(name):
     assert how.size(1.0) == max(how.sizes)
 
 
+@pytest.mark.parametrize("name", ["steady", "steady-tiny"])
+def test_the_recipes_for_steadiness_have_the_published_nets_shapes(name):
+    how, shipped = (
+        recipe.load(ROOT / f"training/recipes/{file}.toml")
+        for file in (name, {"steady": "student", "steady-tiny": "tiny"}[name])
+    )
+    assert how.net.widths == shipped.net.widths
+    assert how.loss.steady > 0
+    assert shipped.loss.steady == 0
+
+
 def test_a_pipe_that_its_reader_closed_ends_the_command_quietly():
     reader, writer = os.pipe()
     os.close(reader)

@@ -111,7 +111,7 @@ def test_a_key_made_elsewhere_can_be_allowed(folder: Path, tmp_path: Path) -> No
         ("", "worker", "cannot name a key"),
         ("server", "worker", "cannot name a key"),
         ("local", "worker", "cannot name a key"),
-        ("door", "boss", "there is no role 'boss': choose one of capture, worker, node, client, live, all"),
+        ("door", "boss", "there is no role 'boss': choose one of capture, worker, node, client, live, annotator, all"),
         ("yard", "worker", "there is a key yard already"),
     ],
 )
@@ -157,3 +157,20 @@ def test_missing_files(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"cannot be written: .*; choose another folder with --keys"):
         keys.new(tmp_path / "file" / "keys", "door", "capture")
+
+
+def test_who_may_annotate_and_under_which_name(tmp_path: Path) -> None:
+    folder = tmp_path / "keys"
+    files = {role: keys.load(keys.new(folder, f"a-{role}", role)) for role in keys.ROLES}
+    allowed = keys.AllowList(folder)
+    names = {role: allowed.annotator(key.public) for role, key in files.items()}
+    assert {role: name for role, name in names.items() if name is not None} == {
+        "live": "",
+        "all": "",
+        "annotator": "a-annotator",
+    }
+    assert {role for role, key in files.items() if allowed.may_read(key.public)} == {"node", "client", "live", "all"}
+    keys.revoke(folder, "a-annotator")
+    keys.revoke(folder, "a-client")
+    assert not allowed.may_read(files["client"].public)
+    assert allowed.annotator(files["annotator"].public) is None

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from fer_stream.errors import JournalError
-from fer_stream.journal.nats import counters, events, streams
+from fer_stream.journal.nats import counters, events, notes, streams
 from fer_stream.journal.nats.connection import OPENING, Connection, RefusedError, UnclearError
 from fer_stream.journal.nats.streams import MISSING, Partition
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fer_stream.journal.nats.writer import Writer
     from fer_stream.plugins import Stored
     from fer_stream.settings.tree import JournalSettings
-    from fer_stream.types import Event
+    from fer_stream.types import Annotation, AnnotationPage, AnnotationQuery, Event
 
 Result = TypeVar("Result")
 
@@ -85,10 +85,16 @@ class NATSReader:
         """See `fer_stream.plugins.JournalReader.read`."""
         return self.wait(lambda: events.read(self.connection, self._parts[partition], after, limit, camera, size))
 
+    def annotations(self, wanted: AnnotationQuery) -> AnnotationPage:
+        """See `fer_stream.plugins.JournalReader.annotations`."""
+        return self.wait(lambda: notes.read(self.connection, self._parts[0].annotations, wanted))
+
     def purge(self, older_than: float) -> int:
         """See `fer_stream.plugins.Journal.purge`."""
         held = [part for part in self._parts if self.wait(partial(last, self.connection, part))]
-        return sum(self.wait(partial(purge, self.connection, part, older_than)) for part in held)
+        count = sum(self.wait(partial(purge, self.connection, part, older_than)) for part in held)
+        self.wait(lambda: notes.forget(self.connection, self._parts[0], older_than))
+        return count
 
     def close(self) -> None:
         """See `fer_stream.plugins.JournalReader.close`."""
@@ -140,9 +146,21 @@ class NATSWriter:
 
         async def work() -> int:
             await self._writer.tend()
-            return await self._or_error(purge(self._connection, self._partition, older_than))
+            count = await self._or_error(purge(self._connection, self._partition, older_than))
+            if self._partition.number == 0:  # all annotations are in one stream
+                await self._or_error(notes.forget(self._connection, self._partition, older_than))
+            return count
 
         return self._connection.submit(work())
+
+    def annotate(self, annotation: Annotation) -> Future[Annotation]:
+        """See `fer_stream.plugins.JournalWriter.annotate`."""
+        return self._connection.submit(self._or_error(notes.add(self._connection, self._partition, annotation)))
+
+    def annotations(self, wanted: AnnotationQuery) -> Future[AnnotationPage]:
+        """See `fer_stream.plugins.JournalWriter.annotations`."""
+        found = notes.read(self._connection, self._partition.annotations, wanted)
+        return self._connection.submit(self._or_error(found))
 
     async def _or_error(self, work: Coroutine[Any, Any, Result]) -> Result:
         try:

@@ -39,7 +39,7 @@ from fer_stream.fleet.records import (
     Unknown,
     Write,
 )
-from fer_stream.journal.nats import events, streams
+from fer_stream.journal.nats import events, notes, streams
 from fer_stream.journal.nats.access import NATSWriter
 from fer_stream.journal.nats.connection import REQUEST, Connection, RefusedError, UnclearError
 from fer_stream.journal.nats.streams import MISSING, Partition, escape, unescape
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from fer_stream.journal.nats.connection import Stored
     from fer_stream.journal.nats.watch import Value
     from fer_stream.settings.sections import FleetSettings, JournalSettings
+    from fer_stream.types import Annotation, AnnotationPage, AnnotationQuery
 
 LONGEST = 3.0
 """Seconds after which a call is answered in any case. One is made of at most two requests, but `Recover`."""
@@ -142,6 +143,16 @@ class NATSEngine:
     def newest(self) -> Future[dict[int, int]]:
         """See `fer_stream.fleet.driver.Journals.newest`."""
         return self._connection.submit(self._or_error(self._newest()))
+
+    def annotate(self, annotation: Annotation) -> Future[Annotation]:
+        """See `fer_stream.fleet.driver.Journals.annotate`."""
+        own = streams.of_camera(self._partitions[0], annotation.camera)
+        return self._connection.submit(self._or_error(notes.add(self._connection, own, annotation)))
+
+    def annotations(self, wanted: AnnotationQuery) -> Future[AnnotationPage]:
+        """See `fer_stream.fleet.driver.Journals.annotations`."""
+        found = notes.read(self._connection, self._partitions[0].annotations, wanted)
+        return self._connection.submit(self._or_error(found))
 
     def listen(self, on: bool) -> None:
         """See `fer_stream.fleet.driver.Engine.listen`."""

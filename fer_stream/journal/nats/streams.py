@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fer_stream.errors import JournalError
+from fer_stream.fleet.partitions import partition
 from fer_stream.journal.nats.connection import OPENING, RefusedError, UnclearError
 
 if TYPE_CHECKING:
@@ -63,6 +64,11 @@ class Partition:
         return f"fer.{escape(self.cell)}.ev.{self.token}"
 
     @property
+    def annotations(self) -> AnnotationSubjects:
+        """The subjects of the cell's annotations."""
+        return AnnotationSubjects(self.cell)
+
+    @property
     def live_of_all(self) -> str:
         """The subjects on which the server publishes what it has stored in any partition of the cell."""
         return f"fer.{escape(self.cell)}.live.>"
@@ -85,6 +91,41 @@ class Partition:
         """The subjects of its cameras' keys in the bucket ``cameras``."""
         return f"$KV.cameras.{self.token}.*"
 
+
+def of_camera(any_: Partition, camera: str) -> Partition:
+    """Return the partition of a camera, in the cell of any of its partitions."""
+    return Partition(any_.cell, partition(camera, any_.count), any_.count)
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotationSubjects:
+    """The subjects of a cell's annotations in their one stream: each has its camera, its day and its id.
+
+    The day is that of the annotation's start, in days since 1970. So a period can be read without all others.
+    """
+
+    cell: str = "local"
+
+    @property
+    def all(self) -> str:
+        """The subjects of all annotations."""
+        return f"{self._prefix}.>"
+
+    @property
+    def _prefix(self) -> str:
+        return f"fer.{escape(self.cell)}.an"
+
+    def of(self, camera: str | None, day: int | None = None, identity: str = "*") -> str:
+        """Return the subject of a camera's annotations, ``None``: of all cameras, on a day, ``None``: on all days."""
+        name = "*" if camera is None else escape(camera)
+        return f"{self._prefix}.{name}.{'*' if day is None else day}.{identity}"
+
+
+ANNOTATIONS = "FER_AN"
+"""The stream of annotations."""
+
+ANNOTATIONS_SHARE = 20
+"""The annotations may take a further ``journal.max_gib`` divided by this."""
 
 COUNTERS = "cameras"
 """The bucket of cameras' epochs and sequences."""
@@ -124,6 +165,26 @@ def configuration(settings: JournalSettings, partition: Partition) -> dict[str, 
         "allow_direct": True,
         "deny_delete": True,
         "republish": {"src": partition.all, "dest": partition.live},
+    }
+
+
+def annotations_configuration(settings: JournalSettings, subjects: AnnotationSubjects) -> dict[str, Any]:
+    """Return the configuration of the stream of annotations, without its replicas."""
+    age = max(1, round(settings.retention_days * 86_400 * SECOND))
+    return {
+        "name": ANNOTATIONS,
+        "subjects": [subjects.all],
+        "retention": "limits",
+        "storage": "file",
+        "discard": "new",
+        "max_bytes": round(settings.max_gib * 2**30 / ANNOTATIONS_SHARE),
+        "max_age": age,
+        "max_msg_size": 65_536,
+        "max_msgs_per_subject": 1,
+        "discard_new_per_subject": True,
+        "duplicate_window": min(DUPLICATES * SECOND, age),
+        "allow_direct": True,
+        "deny_delete": True,
     }
 
 

@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-FORMAT = 3
-"""Format number of the file and its events, stored in ``PRAGMA user_version``. Other formats are refused."""
+FORMAT = 4
+"""Format number of the file and its events, stored in ``PRAGMA user_version``. Others are refused, but `BEFORE`."""
+
+BEFORE = 3
+"""The format that had no annotations. It is read as it is; a writer adds their table."""
 
 APPLICATION = 0x46455253
 """``PRAGMA application_id`` of a journal, which distinguishes it from other SQLite files."""
@@ -41,6 +44,15 @@ _SCHEMA = (
     "CREATE INDEX events_journaled ON events (journaled)",
     "CREATE TABLE cameras (camera TEXT PRIMARY KEY, epoch INTEGER NOT NULL, sequence INTEGER NOT NULL)",
     "CREATE TABLE head (one INTEGER PRIMARY KEY CHECK (one = 1), cursor INTEGER NOT NULL, purged INTEGER NOT NULL)",
+)
+
+# AUTOINCREMENT: a number that was deleted is not used again.
+_ANNOTATIONS = (
+    """CREATE TABLE annotations (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, camera TEXT NOT NULL, start INTEGER NOT NULL,
+    until INTEGER NOT NULL, made REAL NOT NULL, crc INTEGER NOT NULL, text TEXT NOT NULL
+)""",
+    "CREATE INDEX annotations_start ON annotations (start)",
 )
 
 
@@ -86,6 +98,8 @@ class Database:
         self.path = path
         self.new = False
         """Whether this connection created the file."""
+        self.annotated = True
+        """Whether it has the table of annotations."""
         self.damaged = False
         """Whether the file was found to be damaged."""
         try:
@@ -127,12 +141,13 @@ class Database:
         self.new = mode == "rwc" and version == mine == 0 and not tables and not foreign
         if not self.new and mine != APPLICATION:
             raise JournalError(f"{self.path} is not a journal of fer_stream: give another path")
-        if not self.new and version != FORMAT:
+        if not self.new and version not in (FORMAT, BEFORE):
             way = "update fer-stream" if version > FORMAT else "move it away, and a new one begins"
             raise JournalError(
                 f"the journal {self.path} has format {version}, this program reads format {FORMAT}: "
                 f"{way}, or give another path"
             )
+        self.annotated = self.new or version == FORMAT
         if mode == "ro":
             return
         self._db.execute("PRAGMA secure_delete = ON")  # purged data is overwritten, not only unlinked
@@ -141,17 +156,26 @@ class Database:
             self._db.execute("PRAGMA synchronous = FULL")
         if self.new:
             self._make(numbers)
+        elif mode == "rwc" and not self.annotated:
+            self._add_annotations()
 
     def _make(self, numbers: Numbers) -> None:
         # One transaction: a journal with a format also has its numbers, even if this process is killed here.
         with self.transaction() as db:
-            for statement in _SCHEMA:
+            for statement in (*_SCHEMA, *_ANNOTATIONS):
                 db.execute(statement)
             db.execute("INSERT INTO head VALUES (1, ?, ?)", (numbers.cursor, numbers.cursor))
             db.executemany("INSERT INTO cameras VALUES (?, ?, ?)", numbers.cameras)
             db.execute(f"PRAGMA user_version = {FORMAT}")
             db.execute(f"PRAGMA application_id = {APPLICATION}")
         self.empty_log()  # the application id must be in the file itself
+
+    def _add_annotations(self) -> None:
+        with self.transaction() as db:
+            for statement in _ANNOTATIONS:
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version = {FORMAT}")
+        self.annotated = True
 
     def _pragma(self, name: str) -> Any:
         return self._db.execute(f"PRAGMA {name}").fetchone()[0]
@@ -234,15 +258,15 @@ class Database:
     def _whole(self) -> bool:
         """Whether the schema contains all tables and indexes of `_SCHEMA`."""
         try:
-            return _expected() <= set(self._db.execute("SELECT name, sql FROM sqlite_master"))
+            return _expected(self.annotated) <= set(self._db.execute("SELECT name, sql FROM sqlite_master"))
         except FAILURES as error:
             return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in _DAMAGE
 
 
 @cache
-def _expected() -> frozenset[tuple[str, str]]:
+def _expected(annotated: bool) -> frozenset[tuple[str, str]]:
     with closing(sqlite3.connect(":memory:")) as db:
-        for statement in _SCHEMA:
+        for statement in (*_SCHEMA, *(_ANNOTATIONS if annotated else ())):
             db.execute(statement)
         return frozenset(db.execute("SELECT name, sql FROM sqlite_master"))
 

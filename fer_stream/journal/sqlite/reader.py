@@ -6,10 +6,14 @@ from typing import TYPE_CHECKING, Self
 
 from fer_stream.errors import JournalError
 from fer_stream.journal.contents import stored_gap
+from fer_stream.journal.sqlite import notes
 from fer_stream.journal.sqlite.database import Database, checksum
+from fer_stream.types import AnnotationPage
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from fer_stream.types import AnnotationQuery
 
 
 class Reader:
@@ -81,6 +85,10 @@ class Reader:
             texts.append(self._checked(text, crc))
             reached = cursor
         return texts, reached if len(rows) == limit else max(after, newest)
+
+    def annotations(self, wanted: AnnotationQuery) -> AnnotationPage:
+        """See `fer_stream.plugins.JournalReader.annotations`."""
+        return notes.read(self._db, wanted) if self._db.annotated else AnnotationPage([], 0)
 
     def _checked(self, text: str, crc: int) -> str:
         if checksum(text) != crc:  # a damaged text would end every subscription that receives it

@@ -10,6 +10,7 @@ from fer_stream.errors import JournalError
 from fer_stream.journal.sqlite.claim import elsewhere
 from fer_stream.journal.sqlite.database import Database
 from fer_stream.journal.sqlite.files import lock_of, shared
+from fer_stream.journal.sqlite.notes import forget
 from fer_stream.journal.sqlite.reader import Reader
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def purge(path: Path, older_than: float, patience: float = 10.0) -> int:
-    """Delete the events that were journaled before a time, whether or not an aggregator writes the journal.
+    """Delete the events that were journaled before a time, and their annotations, also while an aggregator writes.
 
     Args:
         path: the journal's path.
@@ -41,6 +42,8 @@ def purge(path: Path, older_than: float, patience: float = 10.0) -> int:
     try:
         with db.transaction() as connection:
             count = delete(connection, older_than, wall_clock())
+            if db.annotated:
+                forget(connection, older_than)
         deadline = time.monotonic() + patience
         while not db.empty_log():
             if time.monotonic() > deadline:

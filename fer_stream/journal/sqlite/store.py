@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from fer_stream.errors import JournalError, RivalError
+from fer_stream.errors import AnnotationRefusedError, JournalError, RivalError
 from fer_stream.journal.sqlite.files import shared
 from fer_stream.journal.sqlite.reader import Reader
 from fer_stream.journal.sqlite.retention import purge
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from fer_stream.plugins import Stored
     from fer_stream.settings.tree import JournalSettings
-    from fer_stream.types import Event
+    from fer_stream.types import Annotation, AnnotationPage, AnnotationQuery, Event
 
 RETRY = 0.5
 """Seconds between attempts to write a file that could not be written."""
@@ -112,6 +112,14 @@ class SQLiteWriter:
         """See `fer_stream.plugins.JournalWriter.purge`."""
         return _done(lambda: self._writer.purge(older_than))
 
+    def annotate(self, annotation: Annotation) -> Future[Annotation]:
+        """See `fer_stream.plugins.JournalWriter.annotate`."""
+        return _done(lambda: self._writer.annotate(annotation))
+
+    def annotations(self, wanted: AnnotationQuery) -> Future[AnnotationPage]:
+        """See `fer_stream.plugins.JournalWriter.annotations`."""
+        return _done(lambda: self._writer.annotations(wanted))
+
     def unclosed(self) -> list[Event]:
         """See `fer_stream.plugins.JournalWriter.unclosed`."""
         return self._writer.unclosed()
@@ -155,6 +163,6 @@ def _done(action: Callable[[], Result]) -> Future[Result]:
     future: Future[Result] = Future()
     try:
         future.set_result(action())
-    except JournalError as error:
+    except (JournalError, AnnotationRefusedError) as error:
         future.set_exception(error)
     return future

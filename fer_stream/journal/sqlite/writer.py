@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Self
 from fer_stream.errors import JournalError, RivalError, WireError
 from fer_stream.events.cloudevents import decode, event_id
 from fer_stream.journal.contents import Numbered, OpenEvents, number, stored_gap
+from fer_stream.journal.sqlite import notes
 from fer_stream.journal.sqlite.database import AFRESH, DamagedError, Database, Numbers, checksum, is_journal
 from fer_stream.journal.sqlite.files import JournalFiles
+from fer_stream.journal.sqlite.notes import forget
 from fer_stream.journal.sqlite.reader import Reader
 from fer_stream.journal.sqlite.retention import delete
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fer_stream.plugins import Stored
-    from fer_stream.types import Event
+    from fer_stream.types import Annotation, AnnotationPage, AnnotationQuery, Event
 
 _NEWCOMERS = ""
 """Row of the cameras table, in place of a name, that holds the first epoch of cameras not in the table."""
@@ -310,7 +312,19 @@ class Writer:
         """Delete the events journaled before ``older_than`` (Unix seconds), and return how many were deleted."""
         with self._db.transaction() as db:
             self._advance(db, self._cursor)
-            return delete(db, older_than, self._clock())
+            count = delete(db, older_than, self._clock())
+            forget(db, older_than)
+            return count
+
+    def annotate(self, annotation: Annotation) -> Annotation:
+        """Store an annotation; see `fer_stream.plugins.JournalWriter.annotate`."""
+        with self._db.transaction() as db:
+            self._advance(db, self._cursor)
+            return notes.add(self._db, db, annotation)
+
+    def annotations(self, wanted: AnnotationQuery) -> AnnotationPage:
+        """See `Reader.annotations`."""
+        return Reader(self._db).annotations(wanted)
 
     def close(self) -> None:
         """Close the file and let others write it; a second call does nothing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic.json_schema import GenerateJsonSchema
@@ -14,6 +14,19 @@ from fer_stream.errors import ConfigError
 from fer_stream.events.cloudevents import from_rfc3339
 from fer_stream.events.cursor import to_numbers
 from fer_stream.events.schema import event_schema
+from fer_stream.live.api.answers import (
+    AnnotationAnswer,
+    AnnotationsAnswer,
+    Answer,
+    CameraAnswer,
+    CamerasAnswer,
+    HistoryAnswer,
+    IntervalsAnswer,
+    Problem,
+    RecognitionAnswer,
+    StatisticsAnswer,
+    StatusAnswer,
+)
 from fer_stream.settings.kinds import CAMERA_NAME, YEARS
 from fer_stream.system.version import __version__
 from fer_stream.types import EventType
@@ -28,6 +41,12 @@ MOST_ROWS = 10_000
 
 MOST_BYTES = 16 * 1024 * 1024
 """Most bytes of a picture to recognize."""
+
+MOST_ANNOTATIONS = 500
+"""Most annotations of one page."""
+
+MOST_BODY = 16_384
+"""Most bytes of an annotation."""
 
 TYPES = (*dict.fromkeys(kind.partition(".")[0] for kind in EventType), *map(str, EventType))
 """The families and types of events."""
@@ -117,15 +136,65 @@ class StatisticsQuery(Query):
         None, description="the length of the parts of the period, such as 30s, 5m, 1h or 1d; by default one part"
     )
     camera: Camera | None = Field(None, description="only this camera")
+    group: Literal["camera", "track", "zone", "line"] = Field(
+        "camera", description="what a row is about: a camera, a track, a zone, or a direction of a line"
+    )
     by: Literal["label", "valence"] = Field("label", description="label, or valence, the groups of the settings")
     least_faces: int = Field(
-        1, ge=1, le=1_000_000, description="say nothing of fewer faces; the setting least_faces counts if it is higher"
+        1,
+        ge=1,
+        le=1_000_000,
+        description="withhold rows about fewer faces; the setting least_faces applies if it is higher",
+    )
+
+
+class HistoryQuery(Query):
+    """Which history."""
+
+    since: Moment | None = Field(None, alias="from", description="the period's beginning; by default a day before to")
+    to: Moment | None = Field(None, description="the period's end, exclusive; by default now")
+    camera: Camera | None = Field(None, description="only this camera")
+    resolution: int | None = Field(
+        None,
+        ge=1,
+        le=86_400,
+        description="the seconds of a part, if there are too many spans; by default there are at most 120 parts",
+    )
+
+
+class AnnotationsQuery(Query):
+    """Which annotations: those that reach into the period."""
+
+    since: Moment | None = Field(None, alias="from", description="the period's beginning; by default all")
+    to: Moment | None = Field(None, description="the period's end, exclusive")
+    camera: Camera | None = Field(None, description="only this camera's")
+    after: int = Field(0, ge=0, lt=2**63, description="the number of the annotation after which the page begins")
+    limit: int = Field(MOST_ANNOTATIONS, ge=1, le=MOST_ANNOTATIONS, description="the most annotations of the page")
+
+
+class AnnotationBody(Query):
+    """An annotation to store; the token determines the annotator."""
+
+    camera: Camera
+    track: int = Field(ge=1, lt=2**63, strict=True)
+    start: Moment
+    end: Moment = Field(description="after start, by at most a day")
+    label: str = Field(
+        min_length=1,
+        max_length=64,
+        description="the right label, or the word wrong if only the shown label is known to be wrong",
+    )
+    previous: str | None = Field(None, max_length=64, description="the label that was shown; null: none")
+    note: str = Field("", max_length=500, description="a remark, without control characters except line ends and tabs")
+    id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")] | None = Field(
+        None, description="32 hexadecimal digits; an annotation that is sent again with its id is not stored again"
     )
 
 
 _FORMS = {
     "after": "is not a cursor: give the cursor of an event, or 0 for the beginning",
     "camera": "cannot be a camera's name, which has letters, digits, '_', '.' and '-'",
+    "id": "is no id, which has 32 hexadecimal digits",
     "every": "is no length: give a number and s, m, h or d, such as 5m",
 }
 """What is wrong with a parameter whose text does not match its pattern."""
@@ -146,6 +215,28 @@ def parse(kind: type[Query], given: list[tuple[str, str]]) -> Query:
             raise ConfigError(f"the parameter {name!a:.60} is given twice")
         else:
             values[name] = text
+    return _validated(kind, values, "parameter")
+
+
+Given = TypeVar("Given", bound=Query)
+
+
+def parse_body(kind: type[Given], content: bytes) -> Given:
+    """Return the fields of a body.
+
+    Raises:
+        ConfigError: it is not a JSON object, or a field is unknown, missing or invalid; the message is one sentence.
+    """
+    try:
+        values = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError("the body is not JSON") from error
+    if not isinstance(values, dict):
+        raise ConfigError("the body is not a JSON object")
+    return _validated(kind, values, "field")
+
+
+def _validated(kind: type[Given], values: dict[str, Any], what: str) -> Given:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
@@ -153,139 +244,11 @@ def parse(kind: type[Query], given: list[tuple[str, str]]) -> Query:
         name = str(first["loc"][0])
         if first["type"] == "extra_forbidden":
             known = ", ".join(about.alias or each for each, about in kind.model_fields.items())
-            raise ConfigError(f"there is no parameter {name!a:.60}; there are: {known or 'none'}") from error
+            raise ConfigError(f"there is no {what} {name!a:.60}; there are: {known or 'none'}") from error
         if first["type"] == "string_pattern_mismatch":
-            raise ConfigError(f"the parameter {name}: {first['input']!a:.60} {_FORMS[name]}") from error
+            raise ConfigError(f"the {what} {name}: {first['input']!a:.60} {_FORMS[name]}") from error
         why = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"the parameter {name}: {why[0].lower()}{why[1:]}") from error
-
-
-# Answers
-
-
-class Answer(BaseModel):
-    """An answer, or a part of one."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
-Seconds = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class StatusAnswer(Answer):
-    """The service in short."""
-
-    version: str = Field(description="the version of the page's server")
-    uptime_s: Seconds = Field(description="seconds since the start of the aggregator; in a cell, of one of them")
-    cursor: str = Field(description="the cursor of the latest event; opaque: compare cursors for equality only")
-    labels: list[str] = Field(description="the labels of the events; none until a worker has connected")
-    cameras: dict[str, Count] = Field(description="how many cameras are online, offline and ended")
-    workers: Count
-    events: dict[str, Count] = Field(description="how many events there were since the start, by type")
-
-
-class FaceInView(Answer):
-    """A face in a camera's latest frame."""
-
-    track: Count = Field(description="its number, until it leaves")
-    box: list[float] = Field(min_length=4, max_length=4, description="[x1, y1, x2, y2] in pixels of the picture")
-    confidence: Share
-    label: str | None = Field(description="the label of its open interval; null: uncertain")
-    since: Time | None = Field(description="when that interval began")
-    probabilities: dict[str, float] = Field(description="the smoothed probability of each label")
-    measures: dict[str, float] = Field({}, description="each smoothed measure; absent if the model has none")
-
-
-class CameraAnswer(Answer):
-    """A camera now."""
-
-    name: str
-    state: Literal["online", "offline", "ended"]
-    live: bool = Field(description="false: a recording")
-    epoch: Count = Field(description="counts the starts of its capture and of its aggregator")
-    rate: Seconds = Field(description="frames per second")
-    frame_age_s: float = Field(description="how old its latest frame was when its result came")
-    ledger: dict[str, Count] = Field(description="the outcome of its frames")
-    faces: list[FaceInView]
-
-
-class CamerasAnswer(Answer):
-    """All cameras."""
-
-    cameras: list[CameraAnswer]
-
-
-class Interval(Answer):
-    """An open interval of a face in view."""
-
-    camera: str
-    track: Count
-    label: str
-    since: Time
-    probability: Share = Field(description="the smoothed probability of its label now")
-
-
-class IntervalsAnswer(Answer):
-    """What is open now. A face in view without an interval is uncertain."""
-
-    intervals: list[Interval]
-    uncertain: Count = Field(description="how many faces in view have no label")
-
-
-class StatisticsRow(Answer):
-    """One camera in one part of the period: online_s + offline_s + unknown_s is the whole part.
-
-    online_s is unseen_s and the time in which at least one face was in view. in_view_s is uncertain_s and the labels'
-    times, summed over the faces. What is withheld is absent.
-    """
-
-    camera: str
-    start: Time
-    end: Time
-    online_s: Seconds
-    offline_s: Seconds
-    unknown_s: Seconds = Field(description="about which the events say nothing")
-    withheld: bool = Field(description="true: there were some faces, but fewer than the least number")
-    faces: Count = Field(0, description="how many were in view; one that leaves and comes back counts twice")
-    unseen_s: Seconds = Field(0.0, description="the camera was online, and no face was in view")
-    in_view_s: Seconds = Field(0.0, description="the times that the faces were in view, added")
-    uncertain_s: Seconds = Field(0.0, description="the part of in_view_s without a label")
-    labels_s: dict[str, Seconds] = Field({}, description="the part of in_view_s of each label")
-    share: dict[str, Share] = Field({}, description="labels_s as parts of in_view_s")
-
-
-class StatisticsAnswer(Answer):
-    """Statistics of a period."""
-
-    rows: list[StatisticsRow]
-
-
-class RecognizedFace(Answer):
-    """A face in a picture."""
-
-    box: list[float] = Field(min_length=4, max_length=4, description="[x1, y1, x2, y2] in pixels of the picture")
-    confidence: Share
-    probabilities: dict[str, Share] = Field(description="the probability of each label of the model")
-    measures: dict[str, float] = Field({}, description="each measure of the model; absent if it has none")
-
-
-class RecognitionAnswer(Answer):
-    """The faces in a picture."""
-
-    width: Count
-    height: Count
-    faces: list[RecognizedFace]
-
-
-class Problem(Answer):
-    """An error (RFC 9457)."""
-
-    title: str
-    status: int
-    detail: str = Field(description="one sentence: what is wrong, and what to do")
+        raise ConfigError(f"the {what} {name}: {why[0].lower()}{why[1:]}") from error
 
 
 # Operations
@@ -301,6 +264,8 @@ class Operation:
     query: type[Query] = Nothing
     answer: type[Answer] | None = None
     method: Literal["GET", "POST"] = "GET"
+    body: type[Query] | None = None
+    """The fields of the JSON body; without it, the body of a POST is a picture."""
     problems: dict[int, str] = field(default_factory=dict)
 
 
@@ -335,6 +300,37 @@ OPERATIONS = (
         StatisticsQuery,
         StatisticsAnswer,
         problems={503: _SILENT},
+    ),
+    Operation(
+        "history",
+        "/history",
+        "The history: when faces were in view, with which labels, and when cameras were online, offline or unknown",
+        HistoryQuery,
+        HistoryAnswer,
+        problems={503: _SILENT},
+    ),
+    Operation(
+        "annotations",
+        "/annotations",
+        "A page of annotations",
+        AnnotationsQuery,
+        AnnotationsAnswer,
+        problems={503: _SILENT},
+    ),
+    Operation(
+        "annotate",
+        "/annotations",
+        "Add an annotation: a label is wrong, or another one is right; earlier annotations stay",
+        answer=AnnotationAnswer,
+        method="POST",
+        body=AnnotationBody,
+        problems={
+            400: "The annotation is invalid, or its camera is unknown.",
+            403: "The token is not an annotator's, or a page of another server sends this.",
+            413: f"The body has more than {MOST_BODY} bytes.",
+            415: "The body is not JSON.",
+            503: _SILENT,
+        },
     ),
     Operation(
         "recognize",
@@ -423,7 +419,8 @@ def openapi() -> dict[str, Any]:
                 "token": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "The live page's token, if it has one. The page's cookie counts as well.",
+                    "description": "The live page's token, if it has one, or an annotator's. "
+                    "The page's cookie counts as well.",
                 }
             },
         },
@@ -462,7 +459,10 @@ def _operation(each: Operation) -> dict[str, Any]:
         "parameters": _parameters(each),
         "responses": {str(status): responses[status] for status in sorted(responses)},
     }
-    if each.method == "POST":
+    if each.body:
+        schema = each.body.model_json_schema(schema_generator=_Schemas)
+        found["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    elif each.method == "POST":
         picture = {"schema": {"type": "string", "format": "binary", "maxLength": MOST_BYTES}}
         kinds = ("application/octet-stream", "image/jpeg", "image/png", "image/webp")
         found["requestBody"] = {"required": True, "content": dict.fromkeys(kinds, picture)}

@@ -11,7 +11,8 @@ from starlette.requests import ClientDisconnect
 
 from fer_stream.errors import WireError
 from fer_stream.imaging import jpeg
-from fer_stream.live.api.contract import MOST_BYTES, RecognitionAnswer
+from fer_stream.live.api.answers import RecognitionAnswer
+from fer_stream.live.api.contract import MOST_BYTES
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from fer_stream.settings.tree import Settings
 
 MOST_PICTURES = 4
-"""Most pictures in memory at the same time, one of which is being looked at."""
+"""Most pictures in memory at the same time, one of which is being analysed."""
 
 SECONDS = 30.0
 """Seconds in which a picture must arrive."""
@@ -48,17 +49,17 @@ class Recognition:
         """
         _check(request)
         if self._pictures >= MOST_PICTURES:
-            raise HTTPException(503, f"{MOST_PICTURES} pictures are being looked at already: try again")
+            raise HTTPException(503, f"{MOST_PICTURES} pictures are being analysed already: try again")
         self._pictures += 1
         try:
             data = await _body(request)
-            return await asyncio.get_running_loop().run_in_executor(self._pool, self._look, data)
+            return await asyncio.get_running_loop().run_in_executor(self._pool, self._recognize, data)
         except WireError as error:
             raise HTTPException(422, str(error)) from error
         finally:
             self._pictures -= 1
 
-    def _look(self, data: bytes) -> RecognitionAnswer:
+    def _recognize(self, data: bytes) -> RecognitionAnswer:
         image = jpeg.decode(data)
         if self._recognizer is None:
             from fer_stream.inference.recognizer import Recognizer  # noqa: PLC0415  (loads onnxruntime)
@@ -95,5 +96,5 @@ async def _body(request: Request) -> bytes:
     except TimeoutError:
         raise HTTPException(408, f"the picture has not arrived within {SECONDS:.0f} s: scale it down") from None
     except ClientDisconnect:
-        raise HTTPException(400, "the picture is cut short") from None
+        raise HTTPException(400, "the picture is incomplete: send it again") from None
     return bytes(data)

@@ -13,7 +13,9 @@ from starlette.routing import Mount, Route
 
 from fer_stream.errors import ConfigError, FerStreamError
 from fer_stream.events.cloudevents import to_rfc3339
-from fer_stream.live.api import contract, events
+from fer_stream.live.access import annotator
+from fer_stream.live.api import answers, contract, events
+from fer_stream.live.api.annotations import AnnotationService
 from fer_stream.live.api.history import History
 from fer_stream.live.api.recognition import Recognition
 from fer_stream.system.version import __version__
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 TITLES = {
     400: "Bad request",
+    403: "Forbidden",
     404: "Not found",
     405: "Method not allowed",
     408: "Too slow",
@@ -51,13 +54,14 @@ class Api:
         self._streams = events.Streams(feed, settings)
         self._history = History(feed, settings)
         self._recognition = Recognition(settings)
+        self._annotations = AnnotationService(feed, settings)
 
     def mount(self) -> Mount:
         """Return the route of everything below `contract.PREFIX`."""
-        routes = [
-            Route(each.path, self._endpoint(each, getattr(self, each.name)), methods=[each.method])
-            for each in contract.OPERATIONS
-        ]
+        served: dict[str, dict[str, Callable[[Request], Awaitable[Response]]]] = {}
+        for each in contract.OPERATIONS:
+            served.setdefault(each.path, {})[each.method] = self._endpoint(each, getattr(self, each.name))
+        routes = [Route(path, _by_method(methods), methods=list(methods)) for path, methods in served.items()]
         handlers: dict[Any, Any] = {HTTPException: _refused, FerStreamError: _unavailable, Exception: _failed}
         made = Mount(contract.PREFIX, Starlette(routes=routes, exception_handlers=handlers))
         # Starlette's pattern ends at a line end, and what follows would get the answer of the page.
@@ -98,7 +102,7 @@ class Api:
         state = await self._state()
         states = [camera["state"] for camera in state["cameras"].values()]
         return _json(
-            contract.StatusAnswer(
+            answers.StatusAnswer(
                 version=__version__,
                 uptime_s=state["uptime_s"],
                 cursor=state["cursor"],
@@ -112,7 +116,7 @@ class Api:
     async def cameras(self, _: Request, __: Query) -> Response:
         """See `contract`."""
         state = await self._state()
-        return _json(contract.CamerasAnswer(cameras=[_camera(*each) for each in state["cameras"].items()]))
+        return _json(answers.CamerasAnswer(cameras=[_camera(*each) for each in state["cameras"].items()]))
 
     async def camera(self, request: Request, _: Query) -> Response:
         """See `contract`."""
@@ -127,7 +131,7 @@ class Api:
         state = await self._state()
         tracks = [(name, track) for name, camera in state["cameras"].items() for track in camera["tracks"]]
         open_ = [
-            contract.Interval.model_validate(
+            answers.Interval.model_validate(
                 {
                     "camera": name,
                     "track": track["track"],
@@ -139,7 +143,7 @@ class Api:
             for name, track in tracks
             if track["label"] is not None and track["since"] is not None
         ]
-        return _json(contract.IntervalsAnswer(intervals=open_, uncertain=len(tracks) - len(open_)))
+        return _json(answers.IntervalsAnswer(intervals=open_, uncertain=len(tracks) - len(open_)))
 
     # Events
 
@@ -164,8 +168,20 @@ class Api:
         """See `contract`."""
         rows = await self._history.rows(query, await self._state())
         return _json(
-            contract.StatisticsAnswer(rows=[contract.StatisticsRow.model_validate(row.as_dict()) for row in rows])
+            answers.StatisticsAnswer(rows=[answers.StatisticsRow.model_validate(row.as_dict()) for row in rows])
         )
+
+    async def history(self, _: Request, query: contract.HistoryQuery) -> Response:
+        """See `contract`."""
+        return _json(await self._history.spans(query, await self._state()))
+
+    async def annotations(self, request: Request, query: contract.AnnotationsQuery) -> Response:
+        """See `contract`."""
+        return _json(await self._annotations.page(query, annotator(request.scope)))
+
+    async def annotate(self, request: Request, _: Query) -> Response:
+        """See `contract`."""
+        return _json(await self._annotations.take(request, annotator(request.scope)))
 
     async def recognize(self, request: Request, _: Query) -> Response:
         """See `contract`."""
@@ -176,20 +192,29 @@ class Api:
         return Response(json.dumps(contract.openapi()), media_type="application/json")
 
 
-def _camera(name: str, state: dict[str, Any]) -> contract.CameraAnswer:
+def _by_method(
+    served: dict[str, Callable[[Request], Awaitable[Response]]],
+) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        return await served["GET" if request.method == "HEAD" else request.method](request)
+
+    return endpoint
+
+
+def _camera(name: str, state: dict[str, Any]) -> answers.CameraAnswer:
     faces = [
         {**track, "since": None if track["since"] is None else to_rfc3339(track["since"])} for track in state["tracks"]
     ]
     keys = ("state", "live", "epoch", "rate", "frame_age_s", "ledger")
-    return contract.CameraAnswer.model_validate({"name": name, **{key: state[key] for key in keys}, "faces": faces})
+    return answers.CameraAnswer.model_validate({"name": name, **{key: state[key] for key in keys}, "faces": faces})
 
 
-def _json(answer: contract.Answer) -> Response:
+def _json(answer: answers.Answer) -> Response:
     return Response(answer.model_dump_json(exclude_unset=True), media_type="application/json")
 
 
 def _problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
-    body = contract.Problem(title=TITLES.get(status, "Refused"), status=status, detail=detail).model_dump_json()
+    body = answers.Problem(title=TITLES.get(status, "Refused"), status=status, detail=detail).model_dump_json()
     more = {"retry-after": "1"} if status == 503 else {}
     return Response(body, status, {**(headers or {}), **more}, "application/problem+json")
 

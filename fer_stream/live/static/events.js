@@ -69,7 +69,7 @@ export class Events {
 
 function kinds(event) {
   const [family, what] = event.type.split(".");
-  const kind = { face: "face", emotion: "expression", valence: "expression" }[family] ?? "camera";
+  const kind = { face: "face", zone: "face", line: "face", emotion: "expression", valence: "expression" }[family] ?? "camera";
   return what === "updated" ? [kind, "updated"] : [kind];
 }
 
@@ -82,6 +82,8 @@ function about(event) {
   const { data, type } = event;
   const [family, what] = type.split(".");
   if (family === "face") return [what === "entered" ? "face entered" : `face left after ${duration(data)}`];
+  if (family === "zone") return [what === "entered" ? `entered ${data.zone}` : `left ${data.zone} after ${duration(data)}`];
+  if (family === "line") return [`crossed ${data.line}: ${data.direction}`];
   if (family === "camera") return [`camera ${what}:`, data.reason];
   if (family === "stream") return [data.reason !== "another journal" ? `events after cursor ${data.from}, up to ${data.to}, are gone:` : "all events anew:", data.reason];
   const probability = percent(data.probability.mean);

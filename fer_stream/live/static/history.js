@@ -16,7 +16,7 @@ export class History {
     const [family, what] = event.type.split(".");
     if (event.type === "camera.online") this.now = time; // a looped recording may have started again
     const track = trackOf(event);
-    if (!track) return;
+    if (!track || family === "zone" || family === "line") return; // they are not drawn
     const { data } = event;
     const key = `${event.epoch}/${track}`;
     if (!this.faces.has(key)) {

@@ -90,6 +90,8 @@ class Presence:
         if family == "camera":
             camera.begin(online=what != "offline")
             return
+        if family in ("zone", "line"):
+            return
         if isinstance(event.data, ExpressionData) and event.data.probabilities:
             camera.labels = tuple(event.data.probabilities)
         if what == "left":

@@ -67,13 +67,14 @@ SELECT set_config('statement_timeout', %s, true),
 # The server takes the texts apart: that is five times as fast as an array of texts or a statement for each event.
 _INSERT = """
 INSERT INTO "{schema}".events (time, id, camera, type, epoch, frame, track, sequence, cursor, start_time, end_time,
-    label, probability, peak, confidence, data)
+    label, probability, peak, confidence, data, zone, line, direction)
 SELECT (event->>'time')::timestamptz, event->>'id', nullif(substr(event->>'source', 10), ''), event->>'type',
     (event->>'epoch')::bigint, (event->>'frame')::bigint, substr(event->>'subject', 8)::bigint,
     (event->>'sequence')::bigint, event->>'cursor', (event->'data'->>'start_time')::timestamptz,
     (event->'data'->>'end_time')::timestamptz, event->'data'->>'label',
     (event->'data'->'probability'->>'mean')::real, (event->'data'->'probability'->>'peak')::real,
-    (event->'data'->>'confidence')::real, event->'data'
+    (event->'data'->>'confidence')::real, event->'data', event->'data'->>'zone', event->'data'->>'line',
+    event->'data'->>'direction'
 FROM jsonb_array_elements(%s::jsonb) AS event
 ON CONFLICT (time, id) DO NOTHING
 """

@@ -50,6 +50,8 @@ def shown(events: list[Event], camera: str = "door") -> dict[str, Any]:
         (["face.entered 1"], True, None, None),
         (["emotion.updated 1 sad"], True, None, None),
         (["face.left 1"], None, None, None),
+        (["camera.online", "face.entered 1", "zone.entered 1", "line.crossed 1", "zone.left 1"], True, 1, "none"),
+        (["zone.left 1"], None, None, None),
         (["face.left 1", "camera.offline"], False, 0, "none"),
     ],
 )
