@@ -57,7 +57,7 @@ LONG = (
     "training/test_campaign.py", "training/test_chain.py", "training/test_crop.py", "training/test_steadiness.py",
     "training/test_whole_way.py", "portable", "browser", "fuzz",
     "docs/test_fleet.py", "docs/test_study.py", "docs/test_notebook.py", "docs/test_processors.py",
-    "docs/test_cameras.py", "journal/test_service.py",
+    "docs/test_cameras.py", "docs/test_agreement.py", "docs/test_exports.py", "journal/test_service.py",
     "delivery/test_deliver.py", "delivery/test_run.py", "delivery/test_killed.py", "delivery/test_cell.py",
     "live/test_cell.py", "live/test_contract.py", "deploy/test_alerts.py", "deploy/test_container.py",
     "sinks/mqtt/test_delivery.py", "sinks/test_kafka.py", "service/test_run.py", "journal/test_nats.py",

@@ -72,10 +72,13 @@ class OutputFolder:
         """Return an empty folder for the files of a new analysis, each of which must have one of these names.
 
         Raises:
-            ConfigError: a file with one of these names is foreign or an input, or another analysis is writing here.
+            ConfigError: the folder is a file, a file with one of these names is foreign or an input, or another
+                analysis is writing here.
             OSError: the folder cannot be written.
         """
         self._made = not self.path.exists()
+        if not self._made and not self.path.is_dir():
+            raise ConfigError(f"{str(self.path)!r} is a file: give a folder to write into")
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = files.open_folder(self.path)
         try:

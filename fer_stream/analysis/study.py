@@ -12,9 +12,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from fer_stream.analysis import study_report
-from fer_stream.analysis.output import OutputFolder
+from fer_stream.analysis.output import SUMMARY, OutputFolder
 from fer_stream.analysis.tables import PROVENANCE, sink
-from fer_stream.errors import ModelError
+from fer_stream.errors import ConfigError, ModelError
 from fer_stream.system.csv_rows import CsvWriter
 from fer_stream.system.extras import require
 from fer_stream.system.version import __version__
@@ -30,6 +30,20 @@ REPORT = "report.html"
 
 AGREEMENT = "agreement"
 """The subfolder in which the report looks for a comparison with coders."""
+
+
+def check_names(films: Iterable[str]) -> None:
+    """Check that no film's subfolder has the name of a common table, of the report or of the agreement.
+
+    Raises:
+        ConfigError: one has.
+    """
+    for film in films:
+        if film.lower().endswith((".csv", ".parquet")) or film.lower() in (REPORT, SUMMARY, AGREEMENT):
+            raise ConfigError(
+                f"the folder of a film cannot be called {film}, like what the common folder has: give the film another "
+                "name, such as film-1=FILE"
+            )
 
 
 def join(folder: Path, films: Sequence[str], inputs: Iterable[Path], *, force: bool) -> dict[str, Any] | None:

@@ -32,9 +32,13 @@ def agree(arguments: Namespace) -> None:
         raise ConfigError("--force applies to the files in a folder: give --output, too")
     if arguments.calibrate and arguments.by == "valence":
         raise ConfigError("--calibrate needs labels, not their valence: leave out --by valence")
+    mapping: dict[str, str] = {}
+    for theirs, label in arguments.map:
+        if mapping.setdefault(theirs, label) != label:
+            raise ConfigError(f"--map replaces the label {theirs} by two others: leave out one of them")
     ours, coders = Path(arguments.ours), [Path(coder) for coder in arguments.coders]
     choices = Choices(
-        dict(arguments.map),
+        mapping,
         settings.valence if arguments.by == "valence" else None,
         dict(arguments.track),
         arguments.tier,

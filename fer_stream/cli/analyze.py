@@ -55,6 +55,10 @@ def _analyze(arguments: Namespace) -> int:
             )
     kinds = _kinds(arguments.export)
     sources = name_sources(list(_inputs(arguments.sources)))
+    if len(sources) > 1:
+        from fer_stream.analysis import study  # noqa: PLC0415  (slow to import)
+
+        study.check_names(sources)
     trials = _trials(arguments.markers, sources)
     settings = begin(arguments, "analyze", sources)
     output = Path(arguments.output)

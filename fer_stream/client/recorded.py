@@ -53,6 +53,8 @@ class Recording(NamedTuple):
                     except WireError as error:
                         cut = not line.endswith(b"\n") and len(line) < 2 * MAX_TEXT
                         why = "the file breaks off in it" if cut else str(error)
+                        if number == 1 and not text.startswith(b"{"):
+                            why = f"this is no event; give an {EVENTS}, not a table"
                         raise ConfigError(f"{str(self.path)!r}, line {number}: {why}") from error
         except OSError as error:
             raise _unreadable(self.path, error) from error

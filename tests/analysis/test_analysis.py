@@ -405,7 +405,7 @@ def test_a_recording_on_a_server_is_analysed(clip: Path) -> None:
     ("arguments", "message"),
     [
         (["missing.mp4", "-o", "out"], "missing.mp4"),
-        (["{clip}", "-o", "{clip}"], "cannot be written"),
+        (["{clip}", "-o", "{clip}"], "is a file: give a folder to write into"),
         (["{empty}", "-o", "out"], "has no videos and no images"),
         (["{clip}", "-o", "out", "--show-faces"], "give --video, too"),
         (["{empty}", "-o", "out", "--pictures", "--video"], "leave out one of them"),

@@ -195,6 +195,13 @@ def test_a_checkpoint_of_ours_is_recognised_and_kept(tmp_path: Path) -> None:
     assert Checkpoint.ours(tmp_path / CHECKPOINT), "the analysis that wrote it can still resume"
 
 
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "talk.mp4").write_text("years of work")
+    with pytest.raises(ConfigError, match="is a file: give a folder to write into"):
+        write(tmp_path / "talk.mp4", "faces.csv")
+    assert (tmp_path / "talk.mp4").read_text() == "years of work"
+
+
 def test_an_analysis_that_fails_at_once_leaves_no_folder(tmp_path: Path) -> None:
     for folder in (tmp_path / "new", tmp_path / "old"):
         (tmp_path / "old").mkdir(exist_ok=True)

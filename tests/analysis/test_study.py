@@ -118,6 +118,13 @@ def test_tables_are_joined_again_if_an_analysis_has_changed(tmp_path: Path) -> N
     assert len(_read(tmp_path)) == 3
 
 
+@pytest.mark.parametrize("film", ["faces.csv", "Zones.Parquet", "summary.json", "agreement"])
+def test_a_film_is_not_called_like_what_the_folder_has(film: str) -> None:
+    with pytest.raises(ConfigError, match=rf"cannot be called {film}, .*: give the film another name, such as"):
+        study.check_names(["talk", film])
+    study.check_names(["talk.csv.2", "agreements"])
+
+
 def test_a_foreign_table_is_not_replaced(tmp_path: Path) -> None:
     _film(tmp_path / "one", "happy")
     (tmp_path / "faces.csv").write_text("years of work")

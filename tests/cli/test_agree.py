@@ -42,6 +42,13 @@ def test_perfect_agreement() -> None:
     ]
 
 
+def test_a_label_is_replaced_by_one_label() -> None:
+    assert _error("us.csv", "anna.csv", "--map", "joy=happy", "--map", "joy=sad") == (
+        2, "--map replaces the label joy by two others: leave out one of them",
+    )  # fmt: skip
+    assert fer_stream("agree", "us.csv", "anna.csv", "--map", "joy=happy", "--map", "joy=happy")[0] == 0
+
+
 def test_valence() -> None:
     code, out, _ = fer_stream("agree", "us.csv", "anna.csv", "--map", "joy=surprise", "--by", "valence")
     assert code == 0
@@ -149,7 +156,7 @@ def test_errors(folder: Path) -> None:
     )
     (folder / "blocked").write_text("")
     code, _, err = fer_stream("agree", "us.csv", "anna.csv", "--output", "blocked")
-    assert (code, err.splitlines()[-1]) == (2, "fer-stream: error: 'blocked' cannot be written: file exists")
+    assert (code, err.splitlines()[-1]) == (2, "fer-stream: error: 'blocked' is a file: give a folder to write into")
 
 
 @pytest.mark.parametrize(

@@ -56,10 +56,10 @@ def test_a_summary_without_a_film_and_a_start(tmp_path: Path, summary: str) -> N
         (LINES[0].encode() + b"\n{}\n", "line 2: not an event of fer_stream"),
         (LINES[0].encode() + b"\n" + LINES[1][:40].encode(), "line 2: the file breaks off in it"),
         ("\n".join(LINES).encode("utf-16"), "is text in UTF-16: save it as UTF-8"),
-        (b"time,type\n", "line 1: not an event of fer_stream"),
-        (b"\xe4\n", "line 1: not an event of fer_stream"),
+        (b"time,type\n", "line 1: this is no event; give an events.jsonl, not a table"),
+        (b"\xe4\n", "line 1: this is no event; give an events.jsonl, not a table"),
         (b" " * 500_000, None),
-        (b"x" * 500_000, "line 1: an event of 131072 bytes is longer than 65536"),
+        (b"{" + b"x" * 500_000, "line 1: an event of 131072 bytes is longer than 65536"),
     ],
 )
 def test_what_is_wrong_gets_one_sentence(tmp_path: Path, content: bytes, sentence: str | None) -> None:
