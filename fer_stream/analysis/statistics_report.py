@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fer_stream.analysis import plots
 from fer_stream.analysis.page import Section
+from fer_stream.events.rows import label_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -24,12 +25,6 @@ ALL = "all films"
 """The first cell of a row on all films together."""
 
 UNCERTAIN = "uncertain"
-
-_SUFFIX = "_s"
-_NOT_LABELS = frozenset(
-    f"{name}_s"
-    for name in ("online", "offline", "unknown", "unseen", "in_view", UNCERTAIN, "median_visit", "longest_visit")
-)
 
 
 class _Kind(NamedTuple):
@@ -162,6 +157,6 @@ def _added(rows: Iterable[Mapping[str, str]], by: Sequence[str]) -> dict[tuple[s
         if "in_view_s" in row:
             times.labels[UNCERTAIN] += float(row["uncertain_s"] or 0)
             for column, value in row.items():
-                if column.endswith(_SUFFIX) and column not in _NOT_LABELS and (seconds := float(value or 0)):
-                    times.labels[column.removesuffix(_SUFFIX)] += seconds
+                if (label := label_of(column)) is not None and (seconds := float(value or 0)):
+                    times.labels[label] += seconds
     return found

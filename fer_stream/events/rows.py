@@ -142,6 +142,24 @@ _GROUPS = {
 }
 """The columns of a table of each kind of row, before and after `_TIMES`."""
 
+_COLUMNS = frozenset(_TIMES).union(*(names for both in _GROUPS.values() for names in both))
+_SUFFIX, _PREFIX = "_s", "label_"
+
+
+def column_of(label: str) -> str:
+    """Return the column of a label: ``LABEL_s``, or ``label_LABEL_s`` if another column has that name."""
+    name = f"{label}{_SUFFIX}"
+    return f"{_PREFIX}{name}" if name in _COLUMNS else name
+
+
+def label_of(column: str) -> str | None:
+    """Return the label whose column this is, as `column_of` names it; ``None``: it is another column."""
+    if column in _COLUMNS or not column.endswith(_SUFFIX):
+        return None
+    label = column.removesuffix(_SUFFIX)
+    without = label.removeprefix(_PREFIX)
+    return without if column_of(without) == column else label
+
 
 def labels(rows: Iterable[Row | LineRow]) -> list[str]:
     """Return all labels in rows."""
@@ -157,8 +175,6 @@ def write_csv(
 ) -> None:
     """Write rows of one kind as CSV: all durations in seconds. Withheld cells are empty.
 
-    The column of a label is ``LABEL_s``; ``label_LABEL_s`` if another column has that name.
-
     Args:
         rows: from `fer_stream.events.statistics`.
         file: where to write.
@@ -171,8 +187,7 @@ def write_csv(
     columns = [*(["film"] if films else []), "camera", *(["trial"] if any(row.trial for row in rows) else [])]
     columns += [*before, *_TIMES, *after]
     writer = CsvWriter(file)
-    taken = {*columns, *_GROUPS["zone"][1]}  # the same in each table
-    writer.writerow([*columns, *(f"label_{label}_s" if f"{label}_s" in taken else f"{label}_s" for label in names)])
+    writer.writerow([*columns, *map(column_of, names)])
     for number, row in enumerate(rows):
         values = row.as_dict()
         empty: Any = "" if values["withheld"] else 0.0

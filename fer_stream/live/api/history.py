@@ -50,10 +50,10 @@ FOLLOWED = 10.0
 """Seconds between two reads of new events if there is no request."""
 
 RENEWED = (60.0, 86_400.0)
-"""Least and most seconds after which all events are read again."""
+"""Least and most seconds between two readings of all events."""
 
 REST = 100
-"""How many times as long as the reading takes it is to rest, between these limits."""
+"""Seconds between two readings of all events for each second that one takes, within the limits of `RENEWED`."""
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 HOUR = 3600 * 1_000_000_000
@@ -213,7 +213,7 @@ class History:
             self._waiting -= 1
 
     async def _keep(self) -> None:
-        """Read all events, and then the new ones; start over every `RENEWED` seconds."""
+        """Read all events, and then the new ones; start over after a while (see `REST`)."""
         while True:
             renewed = _Reading() if self._ready.is_set() else self._reading
             while not await self._read(renewed):
@@ -221,7 +221,7 @@ class History:
             async with self._lock:
                 self._reading = renewed
             self._ready.set()
-            again = time.monotonic() + sorted((*RENEWED, REST * renewed.took))[1]
+            again = time.monotonic() + min(max(RENEWED[0], REST * renewed.took), RENEWED[1])
             while time.monotonic() < again:
                 await asyncio.sleep(FOLLOWED)
                 async with self._lock:
