@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 def test_help_loads_nothing_heavy() -> None:
     heavy = ["numpy", "cv2", "onnxruntime", "pydantic", "pydantic_settings", "zmq", "sqlite3", "prometheus_client"]
     code = (
-        "import sys; before = set(sys.modules); from fer_stream.cli.commands import COMMANDS; from fer_stream.cli.main import main, parser; "
+        "import sys; before = set(sys.modules); from fer_stream.cli.commands import COMMANDS; "
+        "from fer_stream.cli.main import main; "
         "codes = [main(['--help']), *(main([command.name, '--help']) for command in COMMANDS)]; "
         f"sys.exit(any(codes) or ', '.join((sys.modules.keys() & {heavy}) - before) or None)"
     )
