@@ -17,7 +17,10 @@ LIVE = ("--page", "--token-file", "--show-faces")
 
 
 class Command(NamedTuple):
-    """One command: ``function`` is ``module:name`` in `fer_stream.cli`, ``own`` are argparse arguments only it has."""
+    """One command: ``function`` is ``module:name`` in `fer_stream.cli`, ``own`` are argparse arguments only it has.
+
+    With ``endless`` it runs until it is told to end. Any other command that is interrupted fails.
+    """
 
     name: str
     function: str
@@ -25,6 +28,7 @@ class Command(NamedTuple):
     example: str
     options: tuple[str, ...] = ()
     own: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = ()
+    endless: bool = False
 
 
 def _argument(*names: str, **how: Any) -> tuple[tuple[str, ...], dict[str, Any]]:
@@ -65,6 +69,7 @@ COMMANDS = (
                 "settings file, or else the demo); cameras that were added at run time come in any case",
             ),
         ),
+        endless=True,
     ),
     Command(
         "capture",
@@ -76,6 +81,7 @@ COMMANDS = (
             _argument("source", metavar="SOURCE", nargs="?", help="as for run (default: the source in the settings)"),
             _argument("--camera", metavar="NAME", help="the camera's name (default: the file's, or camera-1)"),
         ),
+        endless=True,
     ),
     Command(
         "worker",
@@ -84,6 +90,7 @@ COMMANDS = (
         "fer-stream worker --name 2 --connect tcp://10.0.0.1:7000",
         (*MODELS, "--batch", "--metrics", "--connect", "--key", *COMMON),
         (_argument("--name", metavar="NAME", help="its name in logs and status (default: a unique name)"),),
+        endless=True,
     ),
     Command(
         "aggregator",
@@ -91,6 +98,7 @@ COMMANDS = (
         "dispatch frames, track and smooth, keep the journal, publish events",
         "fer-stream aggregator --bind tcp://127.0.0.1:7000 --journal events.db",
         ("--scan", *EVENTS, "--metrics", "--bind", "--keys", "--purpose", *COMMON),
+        endless=True,
     ),
     Command(
         "node",
@@ -114,6 +122,7 @@ COMMANDS = (
                 help="also run so many inference workers on this machine (default: 0)",
             ),
         ),
+        endless=True,
     ),
     Command(
         "live",
@@ -121,6 +130,7 @@ COMMANDS = (
         "serve a page that shows what a running aggregator sees; faces are blurred",
         "fer-stream live --page 127.0.0.1:8090",
         (*LIVE, "--metrics", "--connect", "--key", "--purpose", *COMMON),
+        endless=True,
     ),
     Command(
         "subscribe",
@@ -159,6 +169,7 @@ COMMANDS = (
                 "aggregator is needed",
             ),
         ),
+        endless=True,
     ),
     Command(
         "deliver",
@@ -200,6 +211,7 @@ COMMANDS = (
                 help="begin new sinks after the event with this cursor, instead of with the next event",
             ),
         ),
+        endless=True,
     ),
     Command(
         "stats",

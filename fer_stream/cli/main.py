@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fer_stream.cli.commands import COMMANDS
 from fer_stream.cli.options import add_option
 from fer_stream.operations import environment
-from fer_stream.operations.process import main_guard, raise_limits
+from fer_stream.operations.process import INTERRUPTED, main_guard, raise_limits
 from fer_stream.system import signals
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument(*names, **how)
         for flag in command.options:
             add_option(sub, flag)
-        sub.set_defaults(function=command.function)
+        sub.set_defaults(function=command.function, interrupted=0 if command.endless else INTERRUPTED)
     return top
 
 
@@ -75,4 +75,4 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int | None = getattr(importlib.import_module(f"fer_stream.cli.{module}"), name)(arguments)
         return code
 
-    return main_guard(run)
+    return main_guard(run, arguments.interrupted)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
-from cli.command import fer_stream
+from cli.command import TIMEOUT, clean, fer_stream, start
 from journals import event
 
 from fer_stream.events.cloudevents import encode
 from fer_stream.journal.sqlite import Writer
+from fer_stream.operations.process import INTERRUPTED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -212,3 +214,16 @@ def test_options_that_do_not_go_together(zoned: Path, tmp_path: Path) -> None:
         assert (found, out) == (code, ""), err
         assert sentence in err
         assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_statistics_are_no_success(journal: Path, number: signal.Signals) -> None:
+    """The table is longer than a pipe holds, so the command cannot be done before the signal."""
+    period = ["--every", "1s", "--from", "1970-01-01T00:00:00Z", "--to", "1970-01-01T06:00:00Z"]
+    with start(["stats", "--journal", str(journal), *period, "--format", "csv"], clean()) as process:
+        assert process.stdout
+        assert process.stdout.readline().startswith("camera,start,end")
+        process.send_signal(number)
+        assert process.wait(TIMEOUT) == INTERRUPTED
+        assert process.stderr
+        assert process.stderr.read() == ""
