@@ -8,6 +8,7 @@ r"""Export a checkpoint as the ONNX file that fer_stream loads: calibrate, check
 `fer_stream.inference.classifiers.onnx` defines the file's contract. Normalisation, softmax and the temperature are in
 the graph; the temperature is fitted on PublicTest. The crop is the one that ``python -m training.crop`` measured.
 ``--float32`` skips quantization (`training.quantize`), for accelerators that are slower with 8-bit numbers.
+``--rebalance`` removes a share of the class imbalance, so that rare labels are recognised more often.
 """
 
 from __future__ import annotations
@@ -59,13 +60,14 @@ def fit(net: Net, head: str, faces: Faces) -> float:
 def rebalance(net: Net, head: str, faces: Faces, share: float) -> Net:
     """Return a copy of a net with a share of the class imbalance removed from a head's logits.
 
-    It is the logit adjustment of a trained net (Menon et al. 2020, arXiv:2007.07314): the head's bias loses
-    ``share * log p(class)``. Rare labels are recognised more often, and frequent ones less.
+    This is the logit adjustment of a trained net (Menon et al. 2020, arXiv:2007.07314): ``share * log p(class)`` is
+    subtracted from the head's bias. Rare labels are recognised more often, and frequent ones less often. The share adds
+    to the one that ``loss.prior`` or ``loss.votes_prior`` of the recipe has removed in training.
 
     Args:
         net: the net.
         head: one of `HEADS`.
-        faces: the faces whose labels give the class frequencies.
+        faces: the faces whose labels give the class frequencies; a class without faces counts as one face.
         share: 0 changes nothing; 1 assumes that all labels are equally likely.
 
     Raises:
@@ -143,18 +145,18 @@ def write(
     share: float = 0.0,
     float32: bool = False,
 ) -> tuple[float, float]:
-    """Rebalance a net, calibrate it on PublicTest, write it as ONNX, quantize it and add its metadata.
+    """Rebalance a net (optional), calibrate it on PublicTest, write it as ONNX, quantize it and add its metadata.
 
     Args:
         net: the net.
         head: one of `HEADS`.
-        faces: all the data; the Training split is used to fit the scales of the quantized numbers and, if there is a
-            share, for the class frequencies.
+        faces: all the data; the Training split is used to fit the scales of the quantized numbers and, if ``share`` is
+            above 0, for the class frequencies.
         path: the file to write.
         crop: how a face is cropped for the model.
         version: the version in the file's metadata.
         trained_on: the description of the data in the file's metadata.
-        share: how much of the class imbalance is removed (`rebalance`).
+        share: share of the class imbalance to remove, 0 to 1 (`rebalance`).
         float32: whether to skip quantization.
 
     Returns:

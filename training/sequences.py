@@ -48,7 +48,7 @@ CHANGE = 0.25
 """Duration of a change of expression in seconds."""
 
 SMILE, PAUSE = (2.0, 4.0), 1.5
-"""Shortest and longest smile of `smiles`, and the time between two of them. Seconds."""
+"""Shortest and longest smile in a track of `smiles`, and the time between two smiles, in seconds."""
 
 SURE = 0.9
 """The probability that a model that is never wrong gives to the label."""
@@ -87,7 +87,7 @@ class Track:
 
 
 Script = Callable[[Pool, np.random.Generator], tuple[list[tuple[int, float, float]], list[int]]]
-"""Draws the truth of a track, and the face in the pool for each part of it."""
+"""Draws the truth of a track (see `Track`), and for each part of it the index of its face in the pool."""
 
 
 def clear_faces(faces: Faces) -> tuple[Faces, NDArray[np.int64]]:
@@ -129,7 +129,7 @@ def make_pool(
 
 
 def make_track(pool: Pool, rate: float, random: np.random.Generator, script: Script | None = None) -> Track:
-    """Return a track of about ``rate`` frames/s, by default of `expressions`."""
+    """Return a track of about ``rate`` frames/s; ``script`` is `expressions` by default."""
     times = _times(rate, random)
     truth, faces = (script or expressions)(pool, random)
     starts = np.array([start for _, start, _ in truth])
@@ -181,7 +181,7 @@ def perfect(pool: Pool) -> Pool:
 
 
 def expressions(pool: Pool, random: np.random.Generator) -> tuple[list[tuple[int, float, float]], list[int]]:
-    """Draw expressions with their times, and the face in the pool that shows each; all faces are equally likely."""
+    """Draw expressions with their times, and for each the index of its face; all faces are equally likely."""
     truth: list[tuple[int, float, float]] = []
     faces: list[int] = []
     end = 0.0
@@ -195,7 +195,7 @@ def expressions(pool: Pool, random: np.random.Generator) -> tuple[list[tuple[int
 
 
 def smiles(pool: Pool, random: np.random.Generator) -> tuple[list[tuple[int, float, float]], list[int]]:
-    """Draw smiles of one face, `SMILE` seconds long, and a neutral face for `PAUSE` seconds between them.
+    """Draw smiles of one face, `SMILE` seconds long, with another, neutral face for `PAUSE` seconds between them.
 
     Raises:
         ValueError: the pool has no happy or no neutral face.

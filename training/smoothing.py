@@ -195,9 +195,9 @@ def measure(method: Method, labels: LabelSet, mapping: dict[str, str], tracks: I
 
 
 def apart(method: Method, labels: LabelSet, mapping: dict[str, str], tracks: Iterable[Track]) -> float:
-    """Return the share of the smiles in tracks of `training.sequences.smiles` that have a call of their own.
+    """Return the share, 0 to 1, of the smiles in tracks of `training.sequences.smiles` that have a correct call each.
 
-    It is NaN without tracks.
+    It is NaN if there are no smiles.
     """
     smile = data.LABELS.index("happy")
     own = [
@@ -297,7 +297,7 @@ class Bench:
         return [each for rate in RATES for each in tracks_of(pool, rate, seeds, count, sequences.smiles)]
 
     def apart(self, method: Method, name: str) -> float:
-        """Return the share of the smiles, a short pause apart, that a method reports as events of their own.
+        """Return the share, 0 to 1, of the smiles with a short pause between them that have their own event.
 
         It is NaN if the pool has no happy or no neutral face.
         """
@@ -368,7 +368,7 @@ def candidates() -> dict[str, Method]:
 def table(names: tuple[str, ...], pool: Pool, seeds: Sequence[int] = SEEDS, count: int = 10) -> str:
     """Return the figures of every method as Markdown, from the scores of a model with the labels ``names``.
 
-    The last row shows how much of the errors is the tracks': the default with a model that is never wrong.
+    The last row is the default with a model that is never wrong. Its errors are caused by the tracks and the smoother.
     """
     real, ideal = Bench(names, pool, seeds, count), Bench(data.LABELS, sequences.perfect(pool), seeds, count)
     rows = [(real, title, method) for title, method in candidates().items()]

@@ -17,9 +17,10 @@ LIVE = ("--page", "--token-file", "--show-faces")
 
 
 class Command(NamedTuple):
-    """One command: ``function`` is ``module:name`` in `fer_stream.cli`, ``own`` are argparse arguments only it has.
+    """One command: ``function`` is ``module:name`` in `fer_stream.cli`, ``own`` are the arguments that only it has.
 
-    With ``endless`` it runs until it is told to end. Any other command that is interrupted fails.
+    A command that is ``endless`` runs until it is told to end: an interruption is success. For any other command, an
+    interruption is a failure.
     """
 
     name: str

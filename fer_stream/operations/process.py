@@ -56,7 +56,7 @@ REMOVED = "removed"
 _supervising = 0
 
 INTERRUPTED = 130
-"""Exit code after a second Ctrl-C, and of a command that is interrupted before its end: 128 + SIGINT, as in shells."""
+"""Exit code after a second Ctrl-C, and of a command interrupted before it is complete: 128 + SIGINT, as in shells."""
 
 LEAST_DESCRIPTORS = 64
 """Minimum limit of file descriptors. libzmq aborts the process without them; an aggregator without peers uses 40."""
@@ -326,15 +326,15 @@ def leave_behind(thread: threading.Thread, grace: float) -> None:
 
 
 def main_guard(function: Callable[[], int | None], interrupted: int = 0) -> int:
-    """Run a command and return its exit code, also if it raises.
+    """Run a command and return its exit code, even if it raises.
 
     An error of fer-stream becomes one sentence on stderr and its own exit code. A closed reader of stdout (``| head``)
     is a normal end. Any other exception is a bug, and is logged with its traceback.
 
     Args:
         function: runs the command.
-        interrupted: the exit code after Ctrl-C, SIGTERM and SIGHUP. They are the normal end of a command that runs until
-            it is told to end; of any other, the result is incomplete (`INTERRUPTED`).
+        interrupted: the exit code after Ctrl-C, SIGTERM or SIGHUP: 0 for a command that runs until it is told to end,
+            `INTERRUPTED` for any other, whose result is then incomplete.
     """
     code = _run_guarded(function, interrupted)
     stderr.drain()

@@ -268,7 +268,7 @@ def test_the_temperature_is_in_the_graph(tmp_path):
 
 @pytest.mark.parametrize(("head", "number"), [("fer2013", 0), ("ferplus", 1)])
 def test_a_rebalanced_net_favours_rare_labels(head, number):
-    """Under a share of 1, the probabilities are divided by the class frequencies; the other head stays as it was."""
+    """With a share of 1, the probabilities are divided by the class frequencies; the other head stays as it was."""
     torch.manual_seed(0)
     net = Residual(recipe.Architecture(widths=[8, 8])).eval()
     labels, votes = np.array([0, 0, 0, 1]), np.zeros((4, 10), np.uint8)

@@ -7,7 +7,7 @@ async function json(address, options = {}) {
   let text;
   try {
     answer = await fetch(address, options);
-    text = await answer.text(); // the request may be aborted, or the link may fail, here too
+    text = await answer.text(); // the request can be aborted, or fail, here too
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw failure("The page's server does not answer", true);

@@ -8,7 +8,7 @@ import { duration, moment } from "./time.js";
 const find = (id) => document.getElementById(id);
 const form = find("annotate");
 let shown = null;
-let sending = Promise.resolve(); // until all earlier annotations are sent: they are stored in the order of their entry
+let sending = Promise.resolve(); // resolves after all earlier annotations are sent, so they are stored in order of entry
 let draft = { text: "", id: "" };
 
 /** Show an interval, or nothing; `annotator` is the name under which this browser may annotate, or null. */
@@ -51,12 +51,12 @@ export function onStored(stored) {
     event.preventDefault();
     const text = filled();
     if (draft.text !== text) draft = { text, id: identity() };
-    const { id } = draft; // the same id for the same text: pressed twice, or repeated after a lost answer, it is stored once
+    const { id } = draft; // same text, same id: it is stored once, even after a double click or a lost answer
     sending = sending.then(() => send(text, id)).then((made) => { if (made) stored(); });
   });
 }
 
-/** Send an annotation; return whether it is stored. */
+/** Send an annotation (`text`: JSON, `id`: its id); return whether it is stored. */
 async function send(text, id) {
   try {
     const made = await annotate({ ...JSON.parse(text), id });
@@ -66,7 +66,7 @@ async function send(text, id) {
     return false;
   }
   if (draft.id === id) draft = { text: "", id: "" };
-  if (shown && filled() === text) form.reset(); // not if another annotation is being entered meanwhile
+  if (shown && filled() === text) form.reset(); // keep another annotation that is being entered
   return true;
 }
 
