@@ -206,6 +206,8 @@ def _result(entry: Entry, kept: dict[str, Any], shown: str) -> NetResult:
         soft,
         results.weights_of(kept["average"]),
         entry.publish,
+        entry.keep,
+        entry.rebalance,
     )
 
 

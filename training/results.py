@@ -48,7 +48,7 @@ _ROOM = 2**16
 
 @dataclass(frozen=True, eq=False)
 class NetResult:
-    """The result of one net: steps done, steps in total, log, and the model to publish it as.
+    """The result of one net: steps done, steps in total, log, and the model to publish it as, and how.
 
     ``weights`` are the averaged weights in the order of the net's state, flattened to ``[P]``, float16 (float32 if a
     value exceeds float16's range). ``soft`` are its probabilities for each view of each training face, float16
@@ -66,6 +66,8 @@ class NetResult:
     soft: tuple[NDArray[np.float16], NDArray[np.float16]] | None = None
     weights: NDArray[np.float16 | np.float32] | None = None
     publish: str | None = None
+    keep: float = 0.0
+    rebalance: float = 0.0
 
     def learnt(self, head: str) -> bool:
         """Return whether a head, ``fer2013`` or ``ferplus``, was trained; without ``public``, the recipe decides."""
@@ -193,6 +195,8 @@ def _net(parts: dict[str, NDArray[Any]], name: str, arrays: dict[str, Any]) -> N
         soft,
         held.get("weights"),
         about["publish"],
+        about["keep"],
+        about["rebalance"],
     )
 
 
@@ -209,7 +213,8 @@ def _by_importance(found: Results) -> Iterator[tuple[str, NDArray[Any]]]:
         ),
     )
     for net in found.nets:
-        about = {"steps": net.steps, "total": net.total, "publish": net.publish, "log": net.log}
+        about = {"steps": net.steps, "total": net.total, "log": net.log}
+        about |= {"publish": net.publish, "keep": net.keep, "rebalance": net.rebalance}
         yield f"{net.name}/about", _text(about | {"recipe": recipe.values_of(net.recipe)})
     yield from large.items()
 
