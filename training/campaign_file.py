@@ -101,10 +101,10 @@ def _entry(table: dict[str, Any], path: Path, number: int) -> Entry:
     start = table.get("start", [])
     if not isinstance(start, list) or not all(isinstance(name, str) for name in start):
         raise ConfigError(f'{where}: start must be a list of files, such as start = ["../../models/emotion.onnx"]')
-    shares = {name: table.get(name, 0.0) for name in ("keep", "rebalance")}
-    for name, share in shares.items():
+    shares = {setting: table.get(setting, 0.0) for setting in ("keep", "rebalance")}
+    for setting, share in shares.items():
         if not isinstance(share, int | float) or isinstance(share, bool) or not 0 <= share <= 1:
-            raise ConfigError(f"{where}: {name} = {share!r} is not allowed: it must be a number from 0 to 1")
+            raise ConfigError(f"{where}: {setting} = {share!r} is not allowed: it must be a number from 0 to 1")
     changes = table.get("with", {})
     if not isinstance(changes, dict):
         raise ConfigError(f"{where}: with must be a table, such as with = {{ seed = 1 }}")
