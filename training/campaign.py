@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import math
 import signal
@@ -208,6 +209,7 @@ def _result(entry: Entry, kept: dict[str, Any], shown: str) -> NetResult:
         entry.publish,
         entry.keep,
         entry.rebalance,
+        tuple(hashlib.sha256(path.read_bytes()).hexdigest() for path in entry.start if path.is_file()),
     )
 
 

@@ -17,6 +17,7 @@ targets (`training.distill`).
 from __future__ import annotations
 
 import argparse
+import hashlib
 import tempfile
 from copy import deepcopy
 from datetime import UTC, datetime
@@ -28,7 +29,6 @@ import torch
 from torch.optim.swa_utils import update_bn
 
 from fer_stream.errors import ConfigError, FerStreamError
-from fer_stream.inference.models import load
 from training import card, data, distill, export, manifest, published, results
 from training.model import Residual
 
@@ -88,16 +88,18 @@ def _final(net: NetResult, faces: Faces, models: Path) -> Net:
     """Return the net to export: the trained one, or one that keeps a share of the published files' weights.
 
     Raises:
-        ConfigError: the published files are missing, have another shape, or have been made of this net already; or the
-            net's weights were left out of the results.
+        ConfigError: the published files are not those that the net began with, or the net's weights were left out of
+            the results.
     """
     made = net.net()
     if not net.keep or not isinstance(made, Residual):
         return made
     files = [models / name for name in FILES[net.publish or ""]]
     for path in files:
-        if load(path).metadata.get("version", "").startswith(f"{net.name} "):
-            raise ConfigError(f"{path} is made of {net.name} already; restore the file that {net.name} began with")
+        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() not in net.start:
+            raise ConfigError(
+                f"{path} is not a file that {net.name} began with; {net.name} keeps a part of it: restore it"
+            )
     images = faces.split(data.TRAINING).images
     start = deepcopy(made)
     published.adopt(start, files, torch.from_numpy(images[:: max(1, len(images) // FEW)])[:, None])
