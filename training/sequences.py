@@ -174,9 +174,9 @@ def perfect(pool: Pool) -> Pool:
 
     The scores' columns become those of `training.data.LABELS`.
     """
-    labels, views = pool.scores.shape[:2]
-    scores = np.full((labels, views, len(data.LABELS)), (1 - SURE) / (len(data.LABELS) - 1))
-    scores[np.arange(labels), :, pool.labels] = SURE
+    faces, views = pool.scores.shape[:2]
+    scores = np.full((faces, views, len(data.LABELS)), (1 - SURE) / (len(data.LABELS) - 1))
+    scores[np.arange(faces), :, pool.labels] = SURE
     return Pool(scores, pool.quality, pool.labels)
 
 

@@ -281,7 +281,7 @@ class Bench:
         truths = {"emotions": {label: label for label in data.LABELS}, "valence": valence}
         self.sets = {name: (LabelSet(choice, names, valence), truths[choice]) for name, choice in SETS.items()}
         self.tracks = {rate: tracks_of(pool, rate, seeds, count) for rate in RATES}
-        self._made = pool, seeds, count
+        self._source = pool, seeds, count
 
     def figures(self, method: Method, name: str, rate: float | None = None) -> Figures:
         """Return a method's figures for one label set, at one rate or over all rates."""
@@ -291,7 +291,7 @@ class Bench:
     @cached_property
     def smiles(self) -> list[Track]:
         """Tracks of all rates with short pauses between smiles; none if the pool has no happy or no neutral face."""
-        pool, seeds, count = self._made
+        pool, seeds, count = self._source
         if not {data.LABELS.index("happy"), data.LABELS.index("neutral")} <= set(pool.labels.tolist()):
             return []
         return [each for rate in RATES for each in tracks_of(pool, rate, seeds, count, sequences.smiles)]

@@ -19,8 +19,8 @@ LIVE = ("--page", "--token-file", "--show-faces")
 class Command(NamedTuple):
     """One command: ``function`` is ``module:name`` in `fer_stream.cli`, ``own`` are the arguments that only it has.
 
-    A command that is ``endless`` runs until it is told to end: an interruption is success. For any other command, an
-    interruption is a failure.
+    A command that is ``endless`` runs until it is told to end: an interruption is success. For any other command, and
+    with one of the arguments ``ending``, an interruption is a failure.
     """
 
     name: str
@@ -30,6 +30,7 @@ class Command(NamedTuple):
     options: tuple[str, ...] = ()
     own: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = ()
     endless: bool = False
+    ending: tuple[str, ...] = ()
 
 
 def _argument(*names: str, **how: Any) -> tuple[tuple[str, ...], dict[str, Any]]:
@@ -171,11 +172,12 @@ COMMANDS = (
             ),
         ),
         endless=True,
+        ending=("until_now", "journal_file"),
     ),
     Command(
         "deliver",
         "deliver:deliver",
-        "deliver events to files, brokers, databases and others, each at least once; or see and change how far that is",
+        "deliver events to files, brokers, databases and others, each at least once; or show and change the progress",
         "fer-stream deliver --sink file:events.jsonl --sink nats://127.0.0.1:4222",
         ("--format", "--metrics", "--connect", "--key", *COMMON),
         (
@@ -213,6 +215,7 @@ COMMANDS = (
             ),
         ),
         endless=True,
+        ending=("action",),
     ),
     Command(
         "stats",
@@ -363,7 +366,7 @@ COMMANDS = (
     Command(
         "migrate",
         "migrate:migrate",
-        "go on with the numbers of a journal in an SQLite file in a new journal in NATS",
+        "continue the numbering of an SQLite journal in a new NATS journal",
         "fer-stream migrate events.db --journal tls://n1.example.org,n2.example.org,n3.example.org",
         ("--journal", *COMMON),
         (_argument("old", metavar="FILE", help="the SQLite file, which no aggregator uses any more"),),

@@ -19,6 +19,8 @@ from fer_stream.system import signals
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from fer_stream.cli.commands import Command
+
 
 class _Parser(argparse.ArgumentParser):
     """Accepts positional arguments before, between and after options, which argparse alone does not."""
@@ -56,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument(*names, **how)
         for flag in command.options:
             add_option(sub, flag)
-        sub.set_defaults(function=command.function, interrupted=0 if command.endless else INTERRUPTED)
+        sub.set_defaults(command=command)
     return top
 
 
@@ -67,12 +69,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as end:  # argparse has printed an error or its help
         return int(end.code or 0)
     environment.prepare()
+    command: Command = arguments.command
 
     def run() -> int | None:
         signals.reset()
         raise_limits()
-        module, _, name = arguments.function.partition(":")
+        module, _, name = command.function.partition(":")
         code: int | None = getattr(importlib.import_module(f"fer_stream.cli.{module}"), name)(arguments)
         return code
 
-    return main_guard(run, arguments.interrupted)
+    endless = command.endless and not any(getattr(arguments, name) for name in command.ending)
+    return main_guard(run, 0 if endless else INTERRUPTED)

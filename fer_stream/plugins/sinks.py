@@ -72,11 +72,10 @@ class FollowingSink(BatchSink, Protocol):
         """Do what is due. Called before the first `write`, and then about every second between the batches.
 
         Args:
-            lag: seconds for which the oldest event has waited that this sink has not got; 0.0 if it has got all there
-                are; infinity while events are left from before this process began; ``None`` if the service does not
-                answer.
-            continued: whether the events follow those that a sink with this name has got before. Otherwise the sink is
-                new, and what its receiver may have of earlier times is not to be relied on.
+            lag: waiting time, in seconds, of the oldest event that this sink has not received; 0.0 if there is none;
+                infinity while events are left from before this process began; ``None`` if the service does not answer.
+            continued: whether the events follow those that a sink with this name has received before. Otherwise the
+                sink is new, and data that its receiver has from earlier may be wrong.
 
         Raises:
             RetryError: as `write`.

@@ -39,7 +39,7 @@ def test_every_command_shows_an_example_that_parses(command: Any, capsys: pytest
     text = " ".join(capsys.readouterr().out.split())
     assert " ".join(f"example: {command.example}".split()) in text
     program, *arguments = shlex.split(command.example.partition(" > ")[0])
-    assert (program, parser().parse_args(arguments).function) == ("fer-stream", command.function)
+    assert (program, parser().parse_args(arguments).command) == ("fer-stream", command)
 
 
 @pytest.mark.parametrize(
