@@ -113,7 +113,7 @@ audit: $(VENV)/.run ## look for known vulnerabilities in what is locked; asks Py
 	@$(BIN)/pip install --quiet --disable-pip-version-check pip-audit==2.10.1
 	@PIP_AUDIT=$(BIN)/pip-audit deploy/audit $(ARGS)
 
-train: $(VENV)/.test ## train a small model from data/fer2013.csv in minutes, into runs/quick: proves the chain
+train: $(VENV)/.test ## train a small model from data/fer2013.csv in minutes, into runs/quick: tests all steps
 	$(call trained,quick)
 
 train-full: $(VENV)/.test ## train the published models, into runs/: a teacher, then its students; many hours on two cores
@@ -122,7 +122,7 @@ train-full: $(VENV)/.test ## train the published models, into runs/: a teacher, 
 	$(call trained,student,--soft runs/soft.npz --start runs/emotion)
 	$(call trained,tiny,--soft runs/soft.npz)
 
-publish: $(VENV)/.test ## make soft targets or models, and every figure said of them, of a campaign (FROM=runs/students)
+publish: $(VENV)/.test ## make soft targets, or models and all their figures, of a campaign (FROM=runs/students)
 	$(BIN)/python -m training.publish $(FROM) $(DATA) $(if $(PLUS),--plus $(PLUS))
 
 define trained

@@ -22,7 +22,8 @@ from fer_stream.settings.tree import JournalSettings
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from fer_stream.plugins import JournalWriter, Stored
+    from fer_stream.plugins import JournalWriter
+    from fer_stream.plugins.journals import Stored
     from fer_stream.types import Event
 
 ROOT = Path(__file__).parents[1]

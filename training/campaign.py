@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import math
 import signal
@@ -206,6 +207,9 @@ def _result(entry: Entry, kept: dict[str, Any], shown: str) -> NetResult:
         soft,
         results.weights_of(kept["average"]),
         entry.publish,
+        entry.keep,
+        entry.rebalance,
+        tuple(hashlib.sha256(path.read_bytes()).hexdigest() for path in entry.start if path.is_file()),
     )
 
 

@@ -9,6 +9,8 @@
     recipe = "../recipes/wide.toml"       # relative to the campaign's file
     publish = "emotion"                   # optional: which model `training.publish` makes of it, emotion or tiny
     start = ["../../models/emotion.onnx"] # optional: its initial weights, as --start of `training.train`
+    keep = 0.5                            # optional: share of the published files' weights that the model keeps
+    rebalance = 0.1                       # optional: as --rebalance of `training.export`, for FER+'s labels
     with = { seed = 1, net.side = 96 }    # optional: settings that replace the recipe's
 
 ``[augmentation]`` sets how these views vary; the default is the recipe's default.
@@ -33,17 +35,24 @@ if TYPE_CHECKING:
 PUBLISHED = ("emotion", "tiny")
 """Allowed values of ``publish``: the model that is made of the net."""
 
+_SETTINGS = ("name", "recipe", "publish", "start", "keep", "rebalance", "with")
+
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,40}")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One net of a campaign: its name, its recipe, the model that is made of it, if any, and its initial weights."""
+    """One net of a campaign: its name, its recipe, the model that is made of it, if any, and its initial weights.
+
+    `training.publish` describes ``keep`` and ``rebalance``.
+    """
 
     name: str
     recipe: Recipe
     publish: str | None = None
     start: tuple[Path, ...] = ()
+    keep: float = 0.0
+    rebalance: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -83,10 +92,8 @@ def _entry(table: dict[str, Any], path: Path, number: int) -> Entry:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ConfigError(f"{path}: net {number} needs a name of at most 41 small letters, digits, '-' and '_'")
     where = f"{path}: net {name}"
-    if unknown := sorted(table.keys() - {"name", "recipe", "publish", "start", "with"}):
-        raise ConfigError(
-            f"{where}: there is no setting {unknown[0]}; known there are name, recipe, publish, start, with"
-        )
+    if unknown := sorted(table.keys() - set(_SETTINGS)):
+        raise ConfigError(f"{where}: there is no setting {unknown[0]}; known there are {', '.join(_SETTINGS)}")
     if not isinstance(table.get("recipe"), str):
         raise ConfigError(f'{where} needs a recipe, such as recipe = "../recipes/wide.toml"')
     if table.get("publish") not in (None, *PUBLISHED):
@@ -94,12 +101,16 @@ def _entry(table: dict[str, Any], path: Path, number: int) -> Entry:
     start = table.get("start", [])
     if not isinstance(start, list) or not all(isinstance(name, str) for name in start):
         raise ConfigError(f'{where}: start must be a list of files, such as start = ["../../models/emotion.onnx"]')
+    shares = {setting: table.get(setting, 0.0) for setting in ("keep", "rebalance")}
+    for setting, share in shares.items():
+        if not isinstance(share, int | float) or isinstance(share, bool) or not 0 <= share <= 1:
+            raise ConfigError(f"{where}: {setting} = {share!r} is not allowed: it must be a number from 0 to 1")
     changes = table.get("with", {})
     if not isinstance(changes, dict):
         raise ConfigError(f"{where}: with must be a table, such as with = {{ seed = 1 }}")
     values = _merged(recipe.read(path.parent / table["recipe"]), changes)
     begins = tuple(path.parent / name for name in start)
-    return Entry(name, recipe.parse(values, where), table.get("publish"), begins)
+    return Entry(name, recipe.parse(values, where), table.get("publish"), begins, **shares)
 
 
 def _merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

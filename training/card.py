@@ -48,7 +48,7 @@ def make(command: str, model: Path, faces: Faces) -> str:
         return evaluate.report(evaluate.evaluate(model, faces)[0])
     if command == "training.smoothing":
         names, _, reporting = smoothing.pools(model, faces)
-        return smoothing.table(smoothing.Bench(names, reporting, smoothing.SEEDS, 10))
+        return smoothing.table(names, reporting)
     if command == "training.steadiness":
         return steadiness.report(model, faces)
     known = "training.evaluate, training.smoothing or training.steadiness"

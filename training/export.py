@@ -8,6 +8,7 @@ r"""Export a checkpoint as the ONNX file that fer_stream loads: calibrate, check
 `fer_stream.inference.classifiers.onnx` defines the file's contract. Normalisation, softmax and the temperature are in
 the graph; the temperature is fitted on PublicTest. The crop is the one that ``python -m training.crop`` measured.
 ``--float32`` skips quantization (`training.quantize`), for accelerators that are slower with 8-bit numbers.
+``--rebalance`` removes a share of the class imbalance, so that rare labels are recognised more often.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import warnings
+from copy import deepcopy
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +31,7 @@ from fer_stream.inference.classifiers.onnx import Crop
 from training import data, manifest, metrics
 from training.loop import load_net
 from training.model import HEADS, Recognizer, logits_of
+from training.objective import log_prior
 from training.quantize import quantize
 
 if TYPE_CHECKING:
@@ -52,6 +55,30 @@ def fit(net: Net, head: str, faces: Faces) -> float:
     faces, labels = data.truth(faces, HEADS[head])
     logits = logits_of(net, torch.from_numpy(faces.images)[:, None])[list(HEADS).index(head)].double()
     return metrics.fit_temperature(torch.softmax(logits, dim=1).numpy(), labels)
+
+
+def rebalance(net: Net, head: str, faces: Faces, share: float) -> Net:
+    """Return a copy of a net with a share of the class imbalance removed from a head's logits.
+
+    This is the logit adjustment of a trained net (Menon et al. 2020, arXiv:2007.07314): ``share * log p(class)`` is
+    subtracted from the head's bias. Rare labels are recognised more often, and frequent ones less often. The share adds
+    to the one that ``loss.prior`` or ``loss.votes_prior`` of the recipe has removed in training.
+
+    Args:
+        net: the net.
+        head: one of `HEADS`.
+        faces: the faces whose labels give the class frequencies; a class without faces counts as one face.
+        share: 0 changes nothing; 1 assumes that all labels are equally likely.
+
+    Raises:
+        SourceError: the head is FER+'s, and the faces have no votes.
+    """
+    _, labels = data.truth(faces, HEADS[head])
+    counts = np.bincount(labels, minlength=len(HEADS[head])).clip(min=1)
+    copy = deepcopy(net)
+    with torch.no_grad():
+        (copy.emotion, copy.plus)[list(HEADS).index(head)].bias.sub_(log_prior(torch.from_numpy(counts).float(), share))
+    return copy
 
 
 def export(net: Net, head: str, temperature: float, path: Path) -> float:
@@ -107,18 +134,29 @@ def run(path: Path, faces: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def write(
-    net: Net, head: str, faces: Faces, path: Path, crop: Crop, version: str, trained_on: str, float32: bool = False
+    net: Net,
+    head: str,
+    faces: Faces,
+    path: Path,
+    crop: Crop,
+    version: str,
+    trained_on: str,
+    *,
+    share: float = 0.0,
+    float32: bool = False,
 ) -> tuple[float, float]:
-    """Calibrate a net on PublicTest, write it as ONNX, quantize it and add its metadata.
+    """Rebalance a net (optional), calibrate it on PublicTest, write it as ONNX, quantize it and add its metadata.
 
     Args:
         net: the net.
         head: one of `HEADS`.
-        faces: all the data; the Training split is used to fit the scales of the quantized numbers.
+        faces: all the data; the Training split is used to fit the scales of the quantized numbers and, if ``share`` is
+            above 0, for the class frequencies.
         path: the file to write.
         crop: how a face is cropped for the model.
         version: the version in the file's metadata.
         trained_on: the description of the data in the file's metadata.
+        share: share of the class imbalance to remove, 0 to 1 (`rebalance`).
         float32: whether to skip quantization.
 
     Returns:
@@ -129,6 +167,8 @@ def write(
         RuntimeError: the difference exceeds `TOLERANCE`.
         SourceError: the data lacks a split, or the votes that the head needs.
     """
+    if share:
+        net = rebalance(net, head, faces.split(data.TRAINING), share)
     temperature = fit(net, head, faces.split(data.PUBLIC))
     difference = export(net, head, temperature, path)
     if not float32:
@@ -164,16 +204,33 @@ def main() -> None:
         default="FER2013 (Training split), FER+ votes",
         help="description of the data in the file's metadata (default: %(default)s)",
     )
+    parser.add_argument(
+        "--rebalance",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="remove this share of the class imbalance, 0 to 1, so that rare labels are recognised more often",
+    )
     parser.add_argument("--float32", action="store_true", help="do not quantize")
     parser.add_argument("--version", help="version in the file's metadata (default: run and date)")
     arguments = parser.parse_args()
+    if not 0 <= arguments.rebalance <= 1:
+        parser.error(f"--rebalance {arguments.rebalance} is not between 0 and 1")
     output: Path = arguments.output or arguments.run / "emotion.onnx"
     version = arguments.version or f"{arguments.run.name} {datetime.now(UTC):%Y-%m-%d}"
     try:
         net, crop = load_net(arguments.run), read_crop(arguments.crop)
         faces = data.load(arguments.data, arguments.plus)
         temperature, difference = write(
-            net, arguments.head, faces, output, crop, version, arguments.trained_on, arguments.float32
+            net,
+            arguments.head,
+            faces,
+            output,
+            crop,
+            version,
+            arguments.trained_on,
+            share=arguments.rebalance,
+            float32=arguments.float32,
         )
     except FerStreamError as error:
         raise SystemExit(str(error)) from error

@@ -48,7 +48,9 @@ _ROOM = 2**16
 
 @dataclass(frozen=True, eq=False)
 class NetResult:
-    """The result of one net: steps done, steps in total, log, and the model to publish it as.
+    """The result of one net: steps done, steps in total, log, the model to publish it as, and how (`training.publish`).
+
+    ``start`` has the SHA-256 digests of the published files that the net began with.
 
     ``weights`` are the averaged weights in the order of the net's state, flattened to ``[P]``, float16 (float32 if a
     value exceeds float16's range). ``soft`` are its probabilities for each view of each training face, float16
@@ -66,6 +68,9 @@ class NetResult:
     soft: tuple[NDArray[np.float16], NDArray[np.float16]] | None = None
     weights: NDArray[np.float16 | np.float32] | None = None
     publish: str | None = None
+    keep: float = 0.0
+    rebalance: float = 0.0
+    start: tuple[str, ...] = ()
 
     def learnt(self, head: str) -> bool:
         """Return whether a head, ``fer2013`` or ``ferplus``, was trained; without ``public``, the recipe decides."""
@@ -193,6 +198,9 @@ def _net(parts: dict[str, NDArray[Any]], name: str, arrays: dict[str, Any]) -> N
         soft,
         held.get("weights"),
         about["publish"],
+        about["keep"],
+        about["rebalance"],
+        tuple(about["start"]),
     )
 
 
@@ -209,7 +217,8 @@ def _by_importance(found: Results) -> Iterator[tuple[str, NDArray[Any]]]:
         ),
     )
     for net in found.nets:
-        about = {"steps": net.steps, "total": net.total, "publish": net.publish, "log": net.log}
+        about = {"steps": net.steps, "total": net.total, "log": net.log}
+        about |= {"publish": net.publish, "keep": net.keep, "rebalance": net.rebalance, "start": net.start}
         yield f"{net.name}/about", _text(about | {"recipe": recipe.values_of(net.recipe)})
     yield from large.items()
 

@@ -16,6 +16,7 @@ agree on few faces of disgust and fear, and a single such face would dominate th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,8 +28,6 @@ from fer_stream.imaging import quality
 from training import data
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     from training.data import Faces
@@ -47,6 +46,12 @@ STAY = (2.0, 20.0)
 
 CHANGE = 0.25
 """Duration of a change of expression in seconds."""
+
+SMILE, PAUSE = (2.0, 4.0), 1.5
+"""Shortest and longest smile in a track of `smiles`, and the time between two smiles, in seconds."""
+
+SURE = 0.9
+"""The probability that a model that is never wrong gives to the label."""
 
 WRONG, BLUR, GAP, MISSING = 0.2, 0.15, 0.08, 0.05
 """Number of wrong faces, blurs and gaps per second, and share of single frames that are missing."""
@@ -79,6 +84,10 @@ class Track:
     scores: NDArray[np.float64]
     quality: NDArray[np.float64]
     truth: list[tuple[int, float, float]]
+
+
+Script = Callable[[Pool, np.random.Generator], tuple[list[tuple[int, float, float]], list[int]]]
+"""Draws the truth of a track (see `Track`), and for each part of it the index of its face in the pool."""
 
 
 def clear_faces(faces: Faces) -> tuple[Faces, NDArray[np.int64]]:
@@ -119,10 +128,10 @@ def make_pool(
     return Pool(np.array(scores, np.float64), np.array(qualities), labels)
 
 
-def make_track(pool: Pool, rate: float, random: np.random.Generator) -> Track:
-    """Return a track of about ``rate`` frames/s over faces drawn from a pool with equal probability."""
+def make_track(pool: Pool, rate: float, random: np.random.Generator, script: Script | None = None) -> Track:
+    """Return a track of about ``rate`` frames/s; ``script`` is `expressions` by default."""
     times = _times(rate, random)
-    truth, faces = _script(pool, random)
+    truth, faces = (script or expressions)(pool, random)
     starts = np.array([start for _, start, _ in truth])
     segment = np.searchsorted(starts, times, side="right") - 1
     phase = (times * random.uniform(4, 8) + random.uniform(0, SHARP)).astype(int)
@@ -160,8 +169,19 @@ def _times(rate: float, random: np.random.Generator) -> NDArray[np.float64]:
     return times
 
 
-def _script(pool: Pool, random: np.random.Generator) -> tuple[list[tuple[int, float, float]], list[int]]:
-    """Draw the sequence of expressions with their times, and the face that shows each."""
+def perfect(pool: Pool) -> Pool:
+    """Return the pool with the scores of a model that is never wrong: `SURE` for each face's label, in every view.
+
+    The scores' columns become those of `training.data.LABELS`.
+    """
+    faces, views = pool.scores.shape[:2]
+    scores = np.full((faces, views, len(data.LABELS)), (1 - SURE) / (len(data.LABELS) - 1))
+    scores[np.arange(faces), :, pool.labels] = SURE
+    return Pool(scores, pool.quality, pool.labels)
+
+
+def expressions(pool: Pool, random: np.random.Generator) -> tuple[list[tuple[int, float, float]], list[int]]:
+    """Draw expressions with their times, and for each the index of its face; all faces are equally likely."""
     truth: list[tuple[int, float, float]] = []
     faces: list[int] = []
     end = 0.0
@@ -171,6 +191,25 @@ def _script(pool: Pool, random: np.random.Generator) -> tuple[list[tuple[int, fl
         start, end = end, end + random.uniform(*STAY)
         truth.append((int(pool.labels[face]), start, min(end, LENGTH)))
         faces.append(face)
+    return truth, faces
+
+
+def smiles(pool: Pool, random: np.random.Generator) -> tuple[list[tuple[int, float, float]], list[int]]:
+    """Draw smiles of one face, `SMILE` seconds long, with another, neutral face for `PAUSE` seconds between them.
+
+    Raises:
+        ValueError: the pool has no happy or no neutral face.
+    """
+    shown = (np.flatnonzero(pool.labels == data.LABELS.index(name)) for name in ("happy", "neutral"))
+    happy, neutral = (int(random.choice(each)) for each in shown)
+    truth: list[tuple[int, float, float]] = []
+    faces: list[int] = []
+    end = 0.0
+    while end < LENGTH:
+        smiling = not faces or faces[-1] == neutral
+        faces.append(happy if smiling else neutral)
+        start, end = end, end + (random.uniform(*SMILE) if smiling else PAUSE)
+        truth.append((int(pool.labels[faces[-1]]), start, min(end, LENGTH)))
     return truth, faces
 
 

@@ -12,6 +12,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from fer_stream.analysis.columns import Columns, Layout, PictureLayout
 from fer_stream.analysis.tables import OPENFACE, TableFiles
 from fer_stream.cli import main
+from fer_stream.cli.commands import COMMANDS
 from fer_stream.cli.options import OPTIONS
 from fer_stream.events import schema
 from fer_stream.events.cloudevents import DATA
@@ -163,8 +164,8 @@ def command_line() -> str:
     os.environ["COLUMNS"] = "100"  # argparse breaks lines at the terminal's width
     top = main.parser()
     (commands,) = (action for action in top._actions if isinstance(action, argparse._SubParsersAction))
-    text = table(("command", "does"), ((f"[`fer-stream {c.name}`](#{c.name})", c.summary) for c in main.COMMANDS))
-    for command in main.COMMANDS:
+    text = table(("command", "does"), ((f"[`fer-stream {c.name}`](#{c.name})", c.summary) for c in COMMANDS))
+    for command in COMMANDS:
         parser = commands.choices[command.name]
         summary = f"{command.summary[0].upper()}{command.summary[1:]}."
         usage = parser.format_usage().removeprefix("usage: ").rstrip()

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
 
-    from fer_stream.plugins import Hub, JournalWriter, Stored
+    from fer_stream.plugins import Hub, JournalWriter
+    from fer_stream.plugins.journals import Stored
     from fer_stream.types import Event
 
 _log = logging.getLogger(__name__)

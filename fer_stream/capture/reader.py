@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fer_stream.capture.slot import Slot
-    from fer_stream.plugins import Allocate, Source
+    from fer_stream.plugins import Source
+    from fer_stream.plugins.recognition import Allocate
     from fer_stream.settings.kinds import Policy
     from fer_stream.settings.tree import CameraSettings
     from fer_stream.types import Picture

@@ -56,7 +56,7 @@ REMOVED = "removed"
 _supervising = 0
 
 INTERRUPTED = 130
-"""Exit code after a second Ctrl-C: 128 + SIGINT, as in shells."""
+"""Exit code after a second Ctrl-C, and of a command interrupted before it is complete: 128 + SIGINT, as in shells."""
 
 LEAST_DESCRIPTORS = 64
 """Minimum limit of file descriptors. libzmq aborts the process without them; an aggregator without peers uses 40."""
@@ -325,13 +325,18 @@ def leave_behind(thread: threading.Thread, grace: float) -> None:
         _left_behind.append(thread)
 
 
-def main_guard(function: Callable[[], int | None]) -> int:
-    """Run a command and return its exit code, also if it raises.
+def main_guard(function: Callable[[], int | None], interrupted: int = 0) -> int:
+    """Run a command and return its exit code, even if it raises.
 
-    An error of fer-stream becomes one sentence on stderr and its own exit code. Ctrl-C, SIGTERM, SIGHUP and a closed
-    reader of stdout (``| head``) are a normal end. Any other exception is a bug, and is logged with its traceback.
+    An error of fer-stream becomes one sentence on stderr and its own exit code. A closed reader of stdout (``| head``)
+    is a normal end. Any other exception is a bug, and is logged with its traceback.
+
+    Args:
+        function: runs the command.
+        interrupted: the exit code after Ctrl-C, SIGTERM or SIGHUP: 0 for a command that runs until it is told to end,
+            `INTERRUPTED` for any other, whose result is then incomplete.
     """
-    code = _run_guarded(function)
+    code = _run_guarded(function, interrupted)
     stderr.drain()
     if _hanging():
         os._exit(code)
@@ -359,7 +364,7 @@ def _writable(stream: TextIO) -> bool:
         return True
 
 
-def _run_guarded(function: Callable[[], int | None]) -> int:
+def _run_guarded(function: Callable[[], int | None], interrupted: int) -> int:
     if sys.stdout is None:
         tell_error("standard output is closed: redirect it, for example to /dev/null")
         return FerStreamError.exit_code
@@ -375,16 +380,16 @@ def _run_guarded(function: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         if not _writable(sys.stdout):  # otherwise Python's flush at exit waits for the reader
             drop(sys.stdout)
-        return 0
+        return interrupted
     except ImportError as error:
         if told:  # native code makes an error of its own of the interruption
-            return 0
+            return interrupted
         logging.getLogger(__name__).debug("in detail", exc_info=True)
         _fail(f"a package cannot be imported: {error}; run fer-stream doctor to see what to install")
         return FerStreamError.exit_code
     except Exception as error:
         if told:
-            return 0
+            return interrupted
         if isinstance(error, BrokenPipeError) and reader_gone(sys.stdout.fileno()):
             drop(sys.stdout)
             return 0

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fer_stream.imaging.yuv import Yuv
-    from fer_stream.plugins import Allocate
+    from fer_stream.plugins.recognition import Allocate
     from fer_stream.sources.opening import Opening
 
     Content = NDArray[np.uint8] | Jpeg | Yuv

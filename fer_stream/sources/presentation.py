@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from av import VideoFrame
     from numpy.typing import NDArray
 
-    from fer_stream.plugins import Allocate
+    from fer_stream.plugins.recognition import Allocate
 
     Turn = tuple[int, int, int, int]
 

@@ -18,7 +18,7 @@ from fer_stream.types import Picture
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from fer_stream.plugins import Allocate
+    from fer_stream.plugins.recognition import Allocate
     from fer_stream.settings.tree import CameraSettings
     from fer_stream.sources.container import Container, Content
 

@@ -22,7 +22,7 @@ from fer_stream.types import AnnotationQuery
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, Route
     from processes import Process
 
     from fer_stream.types import Event
@@ -316,6 +316,36 @@ def test_the_hour_that_comes_twice_is_told_apart(long_past: Past, page: Callable
         "2026-10-26T23:00:00.000Z 27 Oct",
         "2026-10-27T23:00:00.000Z 28 Oct",
     ]
+
+
+def test_nothing_sent_while_the_page_waits_for_answers_is_lost(past: Past, page: Callable[..., Page]) -> None:
+    """An interval is marked twice over a slow link; the second label is entered before the first is answered."""
+    opened = page(past.url + "history.html", timezone_id="UTC")
+    opened.get_by_role("button", name=re.compile("Select happy")).click()
+    opened.locator("#enter [name=token]").fill(TOKEN)
+    opened.locator("#enter button").click()
+    expect(opened.locator("#who")).to_have_text("You annotate as anna.")
+    before = len(list(stored_annotations(past.settings, AnnotationQuery())))
+    held: list[Route] = []
+    holding = True
+
+    def hold(route: Route) -> None:
+        held.append(route) if holding else route.continue_()
+
+    opened.route("**/api/v1/**", hold)
+    for label, note in (("wrong", "the first"), ("happy", "the second")):
+        opened.locator("#annotate [name=label]").select_option(label)
+        opened.locator("#annotate [name=note]").fill(note)
+        opened.locator("#annotate button").dblclick()
+    opened.locator("#annotate [name=note]").fill("not yet sent")
+    holding = False
+    for route in held:
+        route.continue_()
+    expect(opened.locator("#sent")).to_contain_text("by anna: happy")
+    expect(opened.locator("#notes")).to_contain_text("happy (the second)")
+    expect(opened.locator("#annotate [name=note]")).to_have_value("not yet sent")
+    made = list(stored_annotations(past.settings, AnnotationQuery()))[before:]
+    assert [(each.label, each.note) for each in made] == [("wrong", "the first"), ("happy", "the second")]
 
 
 def test_what_is_marked_on_the_page_is_read_by_agree(

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from cli.command import TIMEOUT, fer_stream
 
-from fer_stream.cli.main import COMMANDS, main, parser
+from fer_stream.cli.commands import COMMANDS
+from fer_stream.cli.main import main, parser
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 def test_help_loads_nothing_heavy() -> None:
     heavy = ["numpy", "cv2", "onnxruntime", "pydantic", "pydantic_settings", "zmq", "sqlite3", "prometheus_client"]
     code = (
-        "import sys; before = set(sys.modules); from fer_stream.cli.main import COMMANDS, main, parser; "
+        "import sys; before = set(sys.modules); from fer_stream.cli.commands import COMMANDS; "
+        "from fer_stream.cli.main import main; "
         "codes = [main(['--help']), *(main([command.name, '--help']) for command in COMMANDS)]; "
         f"sys.exit(any(codes) or ', '.join((sys.modules.keys() & {heavy}) - before) or None)"
     )
@@ -37,7 +39,7 @@ def test_every_command_shows_an_example_that_parses(command: Any, capsys: pytest
     text = " ".join(capsys.readouterr().out.split())
     assert " ".join(f"example: {command.example}".split()) in text
     program, *arguments = shlex.split(command.example.partition(" > ")[0])
-    assert (program, parser().parse_args(arguments).function) == ("fer-stream", command.function)
+    assert (program, parser().parse_args(arguments).command) == ("fer-stream", command)
 
 
 @pytest.mark.parametrize(

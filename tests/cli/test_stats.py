@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
-from cli.command import fer_stream
+from cli.command import TIMEOUT, clean, fer_stream, start
 from journals import event
 
 from fer_stream.events.cloudevents import encode
 from fer_stream.journal.sqlite import Writer
+from fer_stream.operations.process import INTERRUPTED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -212,3 +214,21 @@ def test_options_that_do_not_go_together(zoned: Path, tmp_path: Path) -> None:
         assert (found, out) == (code, ""), err
         assert sentence in err
         assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("command", ["stats", "subscribe"])
+def test_an_interrupted_output_is_no_success(tmp_path: Path, command: str, number: signal.Signals) -> None:
+    """The output is longer than a pipe holds, so the command cannot be done before the signal."""
+    path = tmp_path / "events.db"
+    with Writer(path) as writer:
+        writer.append([event("camera.online", frame=frame) for frame in range(2000)])
+    period = ["--every", "1s", "--from", "1970-01-01T00:00:00Z", "--to", "1970-01-01T06:00:00Z", "--format", "csv"]
+    options = period if command == "stats" else ["--format", "jsonl"]
+    with start([command, "--journal", str(path), *options], clean()) as process:
+        assert process.stdout
+        assert "camera" in process.stdout.readline()
+        process.send_signal(number)
+        assert process.wait(TIMEOUT) == INTERRUPTED
+        assert process.stderr
+        assert process.stderr.read() == ""

@@ -13,7 +13,7 @@ import pytest
 import strangers
 from strangers import Stranger
 
-from fer_stream.cli.main import COMMANDS
+from fer_stream.cli.commands import COMMANDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

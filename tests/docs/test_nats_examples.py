@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from fer_stream.plugins import Stored
+    from fer_stream.plugins.journals import Stored
 
 EXAMPLES = ROOT / "docs/examples"
 MANY = 1200

@@ -33,7 +33,8 @@ from fer_stream.types import GapData
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from fer_stream.plugins import JournalWriter, Stored
+    from fer_stream.plugins import JournalWriter
+    from fer_stream.plugins.journals import Stored
 
 PATIENCE = 90.0
 ANSWERED = 10.0

@@ -385,6 +385,7 @@ def test_ctrl_c_is_a_normal_end() -> None:
         raise KeyboardInterrupt
 
     assert main_guard(interrupted) == 0
+    assert main_guard(interrupted, interrupted=130) == 130
 
 
 def test_sigterm_is_a_normal_end_too() -> None:

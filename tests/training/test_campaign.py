@@ -284,6 +284,8 @@ def test_an_estimate_has_a_row_for_each_net(nets, faces):
         ('name = "second"', 'name = "../second"', "net 2 needs a name of at most 41 small letters"),
         ('publish = "tiny"', 'publish = "emotion"', "two nets have publish = 'emotion'"),
         ('publish = "tiny"', 'start = "a.onnx"', "net third: start must be a list of files"),
+        ('publish = "tiny"', "keep = 2", "net third: keep = 2 is not allowed: it must be a number from 0 to 1"),
+        ('publish = "tiny"', "rebalance = true", "net third: rebalance = True is not allowed"),
         ('publish = "tiny"', 'publish = "huge"', "publish = 'huge' is not allowed: it must be emotion or tiny"),
         ('recipe = "tiny.toml"\nwith', 'recipe = "none.toml"\nwith', "none.toml cannot be read: No such file"),
         ("seed = 1,", "sed = 1,", "net second: there is no setting sed; did you mean seed?"),

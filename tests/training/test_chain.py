@@ -266,6 +266,25 @@ def test_the_temperature_is_in_the_graph(tmp_path):
         assert OnnxClassifier(path).labels == data.LABELS
 
 
+@pytest.mark.parametrize(("head", "number"), [("fer2013", 0), ("ferplus", 1)])
+def test_a_rebalanced_net_favours_rare_labels(head, number):
+    """With a share of 1, the probabilities are divided by the class frequencies; the other head stays as it was."""
+    torch.manual_seed(0)
+    net = Residual(recipe.Architecture(widths=[8, 8])).eval()
+    labels, votes = np.array([0, 0, 0, 1]), np.zeros((4, 10), np.uint8)
+    votes[np.arange(4), labels] = 10
+    faces = data.Faces(np.zeros((4, 48, 48), np.uint8), labels, np.array([data.TRAINING] * 4), np.arange(4), votes)
+    seen = torch.rand(5, 1, 48, 48) * 255
+    with torch.no_grad():
+        before, after = net(seen), export.rebalance(net, head, faces, 1.0)(seen)
+    counts = torch.ones(after[number].shape[1])  # a label without faces counts as one face
+    counts[0] = 3
+    expected = before[number].softmax(dim=1) / counts
+    torch.testing.assert_close(after[number].softmax(dim=1), expected / expected.sum(dim=1, keepdim=True))
+    torch.testing.assert_close(after[1 - number], before[1 - number])
+    torch.testing.assert_close(export.rebalance(net, head, faces, 0.0)(seen)[number], before[number])
+
+
 def test_a_quantized_net_is_smaller_and_gives_nearly_the_same_results(tmp_path):
     torch.manual_seed(0)
     net = Residual(recipe.Architecture(widths=[32, 64, 64])).eval()

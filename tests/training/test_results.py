@@ -31,7 +31,7 @@ def found():
                 (halves(random, 50, 7), halves(random, 50, 8)),
                 (halves(random, 4, len(ROWS), 7), halves(random, 4, len(ROWS), 8)),
                 results.weights_of(build(SHAPE).state_dict()),
-                ("emotion", None)[number],
+                ("emotion", None)[number], number / 2, number / 4, (("digest",), ())[number],
             )
         )  # fmt: skip
     return Results(ROWS, Views(4, 1, Augmentation(rotation=3.0)), nets)
@@ -50,9 +50,8 @@ def test_written_results_are_read(found, tmp_path, monkeypatch, limit, piece):
     assert again.views == found.views
     np.testing.assert_array_equal(again.rows, ROWS)
     for one, other in zip(again.nets, found.nets, strict=True):
-        assert (one.name, one.recipe, one.steps, one.total, one.log, one.publish) == (
-            other.name, other.recipe, other.steps, other.total, other.log, other.publish,
-        )  # fmt: skip
+        for name in ("name", "recipe", "steps", "total", "log", "publish", "keep", "rebalance", "start"):
+            assert getattr(one, name) == getattr(other, name)
         for kind in ("public", "soft"):
             for ours, theirs in zip(getattr(one, kind), getattr(other, kind), strict=True):
                 np.testing.assert_array_equal(ours, theirs)

@@ -1,5 +1,6 @@
 """Tracks with known ground truth, the figures that are computed from them, and the compared smoothers."""
 
+import itertools
 import math
 
 import cv2
@@ -182,9 +183,64 @@ def test_fitting_finds_something_at_least_as_good_and_the_table_names_everything
     fitted = smoothing.fit(bench, markov=False, tries=6)
     assert bench.worth(fitted) >= bench.worth(Smoothed(SmootherSettings(tau=3.0, enter=0.95, leave=0.9, min_dwell=2.0)))
     assert isinstance(smoothing.fit(bench, markov=True, tries=2).stay, float)
-    text = smoothing.table(bench)
-    for name in (*smoothing.SETS, *smoothing.candidates()):
+    text = smoothing.table(EMOTIONS, perfect_pool(0.8), (0,), 1)
+    for name in (*smoothing.SETS, *smoothing.candidates(), "the default, with a model that is never wrong"):
         assert f"| {name} |" in text
+    assert "nan" not in text
+
+
+# Smiles that a short pause separates
+
+
+def smile_calls(*parts: tuple[str, float, float]):
+    return lambda *_: [Call(label, start, start, end) for label, start, end in parts]
+
+
+@pytest.mark.parametrize(
+    ("parts", "share"),
+    [
+        ([("happy", 0, 3), ("happy", 4.5, 7.5)], 1.0),
+        ([("happy", 0, 7.5)], 0.0),
+        ([("happy", 0, 3), ("neutral", 3, 7.5)], 0.5),
+        ([], 0.0),
+    ],
+)
+def test_smiles_count_if_each_has_its_own_event(parts, share):
+    truth = [(HAPPY, 0.0, 3.0), (EMOTIONS.index("neutral"), 3.0, 4.5), (HAPPY, 4.5, 7.5)]
+    track = Track(TRACK.times, TRACK.scores, TRACK.quality, truth)
+    assert smoothing.apart(smile_calls(*parts), LABELS, IDENTITY, [track]) == share
+    named = [("positive" if label == "happy" else label, start, end) for label, start, end in parts]
+    valence = LabelSet("valence", EMOTIONS, VALENCE)
+    mapping = Bench(EMOTIONS, perfect_pool(), (0,), 1).sets["valence"][1]
+    assert smoothing.apart(smile_calls(*named), valence, mapping, [track]) == share
+
+
+def test_smiles_are_shown_with_the_same_pause_between_them():
+    pool = perfect_pool()
+    truth, faces = sequences.smiles(pool, np.random.default_rng(0))
+    assert {EMOTIONS[label] for label, _, _ in truth} == {"happy", "neutral"}
+    assert len(set(faces)) == 2, "one smiling face and one neutral face"
+    for (label, start, end), (other, then, _) in itertools.pairwise(truth):
+        assert (then, other != label) == (end, True)
+        low, high = sequences.SMILE if label == HAPPY else (sequences.PAUSE, sequences.PAUSE)
+        assert low - 1e-9 <= end - start <= high + 1e-9 or end == sequences.LENGTH
+
+
+def test_without_a_happy_face_there_is_no_figure_for_smiles():
+    pool = perfect_pool()
+    with pytest.raises(ValueError, match="empty"):
+        sequences.smiles(pool[pool.labels != HAPPY], np.random.default_rng(0))
+    bench = Bench(EMOTIONS, pool[pool.labels != HAPPY], (0,), 1)
+    assert math.isnan(bench.apart(argmax, "seven labels"))
+
+
+def test_a_model_that_is_never_wrong_errs_only_where_the_track_does():
+    pool = sequences.perfect(perfect_pool(0.5))
+    assert (pool.scores.argmax(axis=2) == pool.labels[:, None]).all()
+    np.testing.assert_allclose(pool.scores.sum(axis=2), 1)
+    real, ideal = (Bench(EMOTIONS, each, (0,), 1) for each in (perfect_pool(0.5), pool))
+    default = Smoothed(SmootherSettings())
+    assert ideal.figures(default, "seven labels").f1 > real.figures(default, "seven labels").f1
 
 
 # Models of other people

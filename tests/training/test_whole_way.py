@@ -1,6 +1,7 @@
 """From the published files to steadier ones with all their figures, and a campaign on a borrowed machine."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -20,6 +21,8 @@ name = "steady"
 recipe = "steady.toml"
 publish = "emotion"
 start = ["{models}/emotion.onnx", "{models}/emotion-ferplus.onnx"]
+keep = 0.5
+rebalance = 0.1
 """
 
 RECIPE = """
@@ -87,6 +90,13 @@ def test_published_files_become_steadier_ones_with_all_their_figures(sheets, tmp
     done = command(*publish, "earlier")
     assert done.stderr == "no net earlier is to be published; there are steady\n"
     assert card.read_text() == CARD
+    done = command(*publish, "steady")
+    assert done.returncode == 1
+    assert done.stderr.endswith(
+        "emotion.onnx is not a file that steady began with; steady keeps a part of it: restore it\n"
+    )
+    for path in shipped[:2]:
+        shutil.copy(path, made)
     done = command(*publish, "steady")
     assert done.returncode == 0, done.stderr
     assert {path.name for path in made.iterdir()} == {"emotion.onnx", "emotion-ferplus.onnx", "SHA256SUMS"}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from fer_stream.errors import RivalError
     from fer_stream.journal.nats.writer import Writer
-    from fer_stream.plugins import Stored
+    from fer_stream.plugins.journals import Stored
     from fer_stream.settings.tree import JournalSettings
     from fer_stream.types import Annotation, AnnotationPage, AnnotationQuery, Event
 

@@ -18,7 +18,7 @@ from fer_stream.journal.sqlite.writer import Writer
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from fer_stream.plugins import Stored
+    from fer_stream.plugins.journals import Stored
     from fer_stream.settings.tree import JournalSettings
     from fer_stream.types import Annotation, AnnotationPage, AnnotationQuery, Event
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from fer_stream.plugins import Stored
+    from fer_stream.plugins.journals import Stored
     from fer_stream.types import Annotation, AnnotationPage, AnnotationQuery, Event
 
 _NEWCOMERS = ""

@@ -4,17 +4,27 @@ const MOST = 5000; // annotations of one drawing
 
 async function json(address, options = {}) {
   let answer;
+  let text;
   try {
     answer = await fetch(address, options);
+    text = await answer.text(); // the request can be aborted, or fail, here too
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw failure("The page's server does not answer", true);
   }
   if (answer.status === 401) throw failure("The page needs its token, or the token has changed: open the live page, enter it, and come back");
-  const body = await answer.json().catch(() => null);
+  const body = parsed(text);
   if (!body) throw failure(`A proxy between the browser and the page's server answers ${answer.status}`, answer.status >= 500);
   if (!answer.ok) throw failure(body.detail, answer.status === 503);
   return { body, time: Date.parse(answer.headers.get("date")) };
+}
+
+function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
 }
 
 const failure = (text, again = false) => Object.assign(new Error(text), { again });

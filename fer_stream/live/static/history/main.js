@@ -63,7 +63,7 @@ async function load() {
     notes = grouped(about.found);
     ({ annotator, cut } = about);
   } catch (error) {
-    if (error.name === "AbortError") return;
+    if (signal.aborted) return; // a later call has replaced this one
     running.abort();
     say("error", error.again ? `${error.message}; the page tries again` : error.message);
     if (error.again) later(PATIENCE);

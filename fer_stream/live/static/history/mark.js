@@ -8,7 +8,7 @@ import { duration, moment } from "./time.js";
 const find = (id) => document.getElementById(id);
 const form = find("annotate");
 let shown = null;
-let sending = false;
+let sending = Promise.resolve(); // resolves after all earlier annotations are sent, so they are stored in order of entry
 let draft = { text: "", id: "" };
 
 /** Show an interval, or nothing; `annotator` is the name under which this browser may annotate, or null. */
@@ -47,26 +47,33 @@ export function begin() {
 
 /** Call `stored` after an annotation is stored. */
 export function onStored(stored) {
-  form.addEventListener("submit", async (event) => {
+  form.addEventListener("submit", (event) => {
     event.preventDefault();
-    const { camera, track, start, end, label } = shown;
-    const wanted = { camera, track, start, end, label: form.elements.label.value, previous: label, note: form.elements.note.value };
-    const text = JSON.stringify(wanted);
-    if (draft.text !== text) draft = { text, id: identity() }; // after a lost answer, the same id is sent again
-    if (sending) return; // a disabled button would lose the keyboard's focus
-    sending = true;
-    try {
-      const made = await annotate({ ...wanted, id: draft.id });
-      find("sent").textContent = `Stored as annotation ${made.number}, by ${made.annotator}: ${made.label}`;
-      draft = { text: "", id: "" };
-      form.reset();
-      await stored();
-    } catch (error) {
-      find("sent").textContent = error.message;
-    } finally {
-      sending = false;
-    }
+    const text = filled();
+    if (draft.text !== text) draft = { text, id: identity() };
+    const { id } = draft; // same text, same id: it is stored once, even after a double click or a lost answer
+    sending = sending.then(() => send(text, id)).then((made) => { if (made) stored(); });
   });
+}
+
+/** Send an annotation (`text`: JSON, `id`: its id); return whether it is stored. */
+async function send(text, id) {
+  try {
+    const made = await annotate({ ...JSON.parse(text), id });
+    find("sent").textContent = `Stored as annotation ${made.number}, by ${made.annotator}: ${made.label}`;
+  } catch (error) {
+    find("sent").textContent = error.message;
+    return false;
+  }
+  if (draft.id === id) draft = { text: "", id: "" };
+  if (shown && filled() === text) form.reset(); // keep another annotation that is being entered
+  return true;
+}
+
+/** Return the annotation in the form, as JSON. */
+function filled() {
+  const { camera, track, start, end, label } = shown;
+  return JSON.stringify({ camera, track, start, end, label: form.elements.label.value, previous: label, note: form.elements.note.value });
 }
 
 const identity = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");

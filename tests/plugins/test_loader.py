@@ -13,7 +13,7 @@ from fer_stream.errors import PluginError
 from fer_stream.settings.tree import CameraSettings
 from fer_stream.sources import open_source
 
-PACKAGE = Path(__file__).parent / "plugin"
+PACKAGE = Path(__file__).parents[1] / "plugin"
 
 BUILT_IN = {
     "sources": {"demo", "media"},
@@ -157,7 +157,7 @@ def test_a_plug_in_s_code_has_a_digest(tmp_path, monkeypatch):
 
 
 def test_the_example_of_a_test_in_the_how_to_runs() -> None:
-    page = (Path(__file__).parents[1] / "docs" / "how-to" / "plug-in.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "plug-in.md").read_text()
     example = page.partition('title="test_transport.py"\n')[2].partition("```")[0]
     assert "Memory" in example
     exec(compile(example, "test_transport.py", "exec"), {})  # noqa: S102
