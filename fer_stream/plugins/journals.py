@@ -46,7 +46,8 @@ class Journal(Protocol):
     def purge(self, older_than: float) -> int:
         """Delete the events stored before a time (Unix seconds), also while another process writes the journal.
 
-        It also deletes annotations made before that time, and those that end before the oldest remaining event of their camera.
+        It also deletes annotations made before that time, and those that end before the oldest remaining event of their
+        camera.
 
         Returns:
             The number of deleted events. Subscribers that request them get a ``stream.gap``.
