@@ -370,7 +370,8 @@ async def in_pieces_async(address: str, size: int) -> list[fer_stream.Event]:
 
 def test_frames_of_several_cameras_are_computed_together(cli: Cli, short_folder: Path, clip: Path) -> None:
     address, port = f"ipc://{short_folder}", free_port()
-    aggregator = cli.start("aggregator", "--bind", address, "--journal", "events.db")
+    every = {"FER_STREAM_SEARCH__SCAN_INTERVAL": "0"}  # searches take so long that frames wait for the worker
+    aggregator = cli.start("aggregator", "--bind", address, "--journal", "events.db", **every)
     worker = cli.start("worker", "--batch", 4, "--connect", address, "--metrics", f"127.0.0.1:{port}")
     films = [
         cli.start("capture", clip, "--camera", f"film-{number}", "--loop", "--rate", 30, "--connect", address)
