@@ -98,7 +98,7 @@ def _final(net: NetResult, faces: Faces, models: Path) -> Net:
     for path in files:
         if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() not in net.start:
             raise ConfigError(
-                f"{path} is not a file that {net.name} began with; {net.name} keeps a part of it: restore it"
+                f"{path} is not the file that {net.name} began with: restore it, because {net.name} keeps a share of it"
             )
     images = faces.split(data.TRAINING).images
     start = deepcopy(made)

@@ -93,7 +93,7 @@ def test_published_files_become_steadier_ones_with_all_their_figures(sheets, tmp
     done = command(*publish, "steady")
     assert done.returncode == 1
     assert done.stderr.endswith(
-        "emotion.onnx is not a file that steady began with; steady keeps a part of it: restore it\n"
+        "emotion.onnx is not the file that steady began with: restore it, because steady keeps a share of it\n"
     )
     for path in shipped[:2]:
         shutil.copy(path, made)
