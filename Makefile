@@ -116,7 +116,7 @@ audit: $(VENV)/.run ## look for known vulnerabilities in what is locked; asks Py
 train: $(VENV)/.test ## train a small model from data/fer2013.csv in minutes, into runs/quick: tests all steps
 	$(call trained,quick)
 
-train-full: $(VENV)/.test ## train the published models, into runs/: a teacher, then its students; many hours on two cores
+train-full: $(VENV)/.test ## train a teacher, then its students, into runs/; many hours on two cores
 	$(call trained,emotion)
 	$(BIN)/python -m training.distill $(DATA) $(if $(PLUS),--plus $(PLUS)) --teacher runs/emotion --output runs/soft.npz
 	$(call trained,student,--soft runs/soft.npz --start runs/emotion)

@@ -105,6 +105,10 @@ def _entry(table: dict[str, Any], path: Path, number: int) -> Entry:
     for setting, share in shares.items():
         if not isinstance(share, int | float) or isinstance(share, bool) or not 0 <= share <= 1:
             raise ConfigError(f"{where}: {setting} = {share!r} is not allowed: it must be a number from 0 to 1")
+    if any(shares.values()) and "publish" not in table:
+        raise ConfigError(f"{where}: keep and rebalance apply to the model that is made of the net: set publish, too")
+    if shares["keep"] and not start:
+        raise ConfigError(f"{where}: keep needs start, the published files of which a share is kept")
     changes = table.get("with", {})
     if not isinstance(changes, dict):
         raise ConfigError(f"{where}: with must be a table, such as with = {{ seed = 1 }}")

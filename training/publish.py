@@ -22,7 +22,7 @@ import tempfile
 from copy import deepcopy
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -30,7 +30,6 @@ from torch.optim.swa_utils import update_bn
 
 from fer_stream.errors import ConfigError, FerStreamError
 from training import card, data, distill, export, manifest, published, results
-from training.model import Residual
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from training.data import Faces
-    from training.model import Net
+    from training.model import Net, Residual
     from training.results import NetResult, Results
 
 FILES = {
@@ -92,7 +91,7 @@ def _final(net: NetResult, faces: Faces, models: Path) -> Net:
             the results.
     """
     made = net.net()
-    if not net.keep or not isinstance(made, Residual):
+    if not net.keep:
         return made
     files = [models / name for name in FILES[net.publish or ""]]
     for path in files:
@@ -101,7 +100,7 @@ def _final(net: NetResult, faces: Faces, models: Path) -> Net:
                 f"{path} is not the file that {net.name} began with: restore it, because {net.name} keeps a share of it"
             )
     images = faces.split(data.TRAINING).images
-    start = deepcopy(made)
+    start = cast("Residual", deepcopy(made))  # no other net can begin with files
     published.adopt(start, files, torch.from_numpy(images[:: max(1, len(images) // FEW)])[:, None])
     return blend(made, start, net.keep, images[:: max(1, len(images) // MEASURED)])
 

@@ -285,6 +285,12 @@ def test_an_estimate_has_a_row_for_each_net(nets, faces):
         ('publish = "tiny"', 'publish = "emotion"', "two nets have publish = 'emotion'"),
         ('publish = "tiny"', 'start = "a.onnx"', "net third: start must be a list of files"),
         ('publish = "tiny"', "keep = 2", "net third: keep = 2 is not allowed: it must be a number from 0 to 1"),
+        (
+            'publish = "tiny"',
+            "rebalance = 0.1",
+            "net third: keep and rebalance apply to the model that is made of the net",
+        ),
+        ('publish = "tiny"', 'publish = "tiny"\nkeep = 0.5', "net third: keep needs start"),
         ('publish = "tiny"', "rebalance = true", "net third: rebalance = True is not allowed"),
         ('publish = "tiny"', 'publish = "huge"', "publish = 'huge' is not allowed: it must be emotion or tiny"),
         ('recipe = "tiny.toml"\nwith', 'recipe = "none.toml"\nwith', "none.toml cannot be read: No such file"),

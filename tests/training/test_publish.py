@@ -1,4 +1,4 @@
-"""Blending a trained net with the one it began with."""
+"""Blending a trained net with the one it began with, and favouring rare labels."""
 
 from copy import deepcopy
 
@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from training import publish
+from fer_stream.inference import models
+from training import data, export, manifest, publish, results
 from training.bodies import build
-from training.recipe import Architecture
+from training.recipe import Architecture, Recipe
+from training.results import NetResult
 
 SHAPE = Architecture(widths=[8, 16, 16])
 
@@ -52,3 +54,22 @@ def test_a_blends_normalisations_are_measured_again(faces):
     kept = mixed.describe(seen)
     fresh = mixed.train().describe(seen)  # normalised by this batch, which has the faces of the measurement
     torch.testing.assert_close(kept, fresh, atol=0.05, rtol=0.05)
+
+
+def test_a_published_net_is_rebalanced(faces, tmp_path):
+    """Nine of ten training faces are neutral, one is happy; the logits then differ by the logarithm of nine."""
+    labels = np.where(np.arange(100) % 10, 0, 1)
+    votes = np.eye(10, dtype=np.uint8)[labels] * 10
+    usage = np.where(np.arange(100) < 50, data.TRAINING, data.PUBLIC)
+    some = data.Faces(faces[:100], labels, usage, np.arange(100), votes)
+    weights = results.weights_of(net_of(0, faces).state_dict())
+    differences = []
+    for share in (0.0, 1.0):
+        folder = tmp_path / f"{share}"
+        folder.mkdir()
+        net = NetResult("net", Recipe(net=SHAPE), 1, 1, [], weights=weights, publish="tiny", rebalance=share)
+        (path,) = publish.write([net], some, folder, manifest.MODELS / "crop.json")
+        temperature = float(models.load(path).metadata["temperature"])
+        logits = temperature * np.log(export.run(path, faces[:20, None].astype(np.float32)))
+        differences.append(logits[:, 1] - logits[:, 0])
+    np.testing.assert_allclose(differences[1] - differences[0], np.log(9), atol=0.05)
